@@ -1,0 +1,132 @@
+# ecstats: the extension (PGXS), the pusher (its own Makefile) and what proves them.
+#
+#   make                build the extension and the pusher
+#   make install        install both (as root)
+#   make demo           the main job, end to end, in ./.demo     (make demo-stop)
+#   make check          set-up, then every test
+
+EXTENSION = ecstats
+MODULE_big = ecstats
+DATA = ecstats--1.0.sql
+
+OBJS = \
+	src/ecstats.o \
+	src/day.o \
+	src/day_mark.o \
+	src/jsonb_get.o \
+	src/event.o \
+	src/event_json.o \
+	src/order.o \
+	src/order_json.o \
+	src/rollup.o \
+	src/rollup_event.o \
+	src/rollup_order.o \
+	src/cron_expr.o \
+	src/cron.o \
+	src/job.o \
+	src/job_worker.o \
+	src/template.o \
+	src/template_filter.o \
+	src/template_jsonb.o \
+	src/hmac.o
+
+# The load order of the install script. C declarations come before tables, so that CHECKs can use
+# them; functions come after tables, so that an upgrade can replace them wholesale.
+SQL_PIECES = \
+	sql/00_header.sql \
+	sql/10_config.sql \
+	sql/11_day.sql \
+	sql/20_event_c.sql \
+	sql/21_order_c.sql \
+	sql/22_rollup_c.sql \
+	sql/23_cron_c.sql \
+	sql/24_template_c.sql \
+	sql/25_hmac_c.sql \
+	sql/26_job_c.sql \
+	sql/30_event_tables.sql \
+	sql/31_order_tables.sql \
+	sql/32_rollup_tables.sql \
+	sql/33_job_tables.sql \
+	sql/34_report_tables.sql \
+	sql/35_delivery_tables.sql \
+	sql/36_channel_kinds.sql \
+	sql/37_report_rows.sql \
+	sql/40_event.sql \
+	sql/41_event_partition.sql \
+	sql/42_order.sql \
+	sql/43_rollup.sql \
+	sql/44_job.sql \
+	sql/45_report.sql \
+	sql/46_channel.sql \
+	sql/47_delivery.sql \
+	sql/50_pipeline.sql \
+	sql/51_maintain.sql \
+	sql/60_status.sql \
+	sql/90_grants.sql \
+	sql/91_dump.sql
+
+PG_CONFIG ?= pg_config
+PG_CPPFLAGS = -I$(srcdir)/src
+# PostgreSQL's own headers are not clean under -Wextra's unused parameters and sign comparisons.
+PG_CFLAGS = -std=gnu99 -Wall -Wextra -Werror -Wno-unused-parameter -Wno-sign-compare \
+	-Wno-missing-field-initializers -Wno-cast-function-type
+
+# No bitcode: JIT inlining buys these functions nothing and would make clang a build dependency.
+override with_llvm = no
+
+all: pusher
+
+# The targets that bring the tools themselves run before there is a pg_config (and PGXS has a
+# 'check' of its own).
+OWN_GOALS = check check-layers check-sql sql style demo demo-stop setup
+ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+endif
+
+# ------------------------------------------------------------------ install script
+# Assembled and committed. OR REPLACE is for the pieces alone: an upgrade script re-uses them, while
+# the install script must refuse to take over an object that somebody planted.
+ASSEMBLE = sed -E 's/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW|AGGREGATE|TRIGGER)/CREATE \1/' $(SQL_PIECES)
+
+.PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup
+sql:
+	$(ASSEMBLE) > ecstats--1.0.sql
+
+check-sql:
+	@$(ASSEMBLE) | diff -u ecstats--1.0.sql - > /dev/null || \
+		{ echo "ecstats--1.0.sql is not what sql/ makes: run 'make sql' and commit it"; exit 1; }
+
+# ------------------------------------------------------------------ pusher
+pusher:
+	$(MAKE) -C pusher
+
+install: install-pusher
+install-pusher: pusher
+	$(MAKE) -C pusher install
+
+clean: clean-pusher
+.PHONY: clean-pusher
+clean-pusher:
+	$(MAKE) -C pusher clean
+
+# ------------------------------------------------------------------ proof
+ifeq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
+check:
+	bash test/run.sh
+endif
+
+check-layers:
+	bash test/check_layers.sh
+
+style:
+	clang-format --dry-run -Werror src/*.[ch] pusher/*.[ch]
+
+setup:
+	bash test/lib/setup.sh
+
+demo:
+	bash demo/demo.sh
+
+demo-stop:
+	bash demo/stop.sh

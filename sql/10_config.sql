@@ -1,0 +1,2 @@
+-- sql/10_config.sql
+

@@ -1,0 +1,2 @@
+-- sql/20_event_c.sql
+

@@ -1,0 +1,2 @@
+-- sql/21_order_c.sql
+

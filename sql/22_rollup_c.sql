@@ -1,0 +1,2 @@
+-- sql/22_rollup_c.sql
+

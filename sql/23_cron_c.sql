@@ -1,0 +1,2 @@
+-- sql/23_cron_c.sql
+

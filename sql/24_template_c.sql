@@ -1,0 +1,2 @@
+-- sql/24_template_c.sql
+

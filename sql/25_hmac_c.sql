@@ -1,0 +1,2 @@
+-- sql/25_hmac_c.sql
+

@@ -1,0 +1,2 @@
+-- sql/26_job_c.sql
+

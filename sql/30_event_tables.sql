@@ -1,0 +1,2 @@
+-- sql/30_event_tables.sql
+

@@ -1,0 +1,2 @@
+-- sql/31_order_tables.sql
+

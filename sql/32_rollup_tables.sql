@@ -1,0 +1,2 @@
+-- sql/32_rollup_tables.sql
+

@@ -1,0 +1,2 @@
+-- sql/33_job_tables.sql
+

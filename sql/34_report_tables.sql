@@ -1,0 +1,2 @@
+-- sql/34_report_tables.sql
+

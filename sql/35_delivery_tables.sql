@@ -1,0 +1,2 @@
+-- sql/35_delivery_tables.sql
+

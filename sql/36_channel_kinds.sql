@@ -1,0 +1,2 @@
+-- sql/36_channel_kinds.sql
+

@@ -1,0 +1,2 @@
+-- sql/37_report_rows.sql
+

@@ -1,0 +1,2 @@
+-- sql/40_event.sql
+

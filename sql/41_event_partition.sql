@@ -1,0 +1,2 @@
+-- sql/41_event_partition.sql
+

@@ -1,0 +1,2 @@
+-- sql/42_order.sql
+

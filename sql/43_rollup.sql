@@ -1,0 +1,2 @@
+-- sql/43_rollup.sql
+

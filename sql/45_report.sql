@@ -1,0 +1,2 @@
+-- sql/45_report.sql
+

@@ -1,0 +1,2 @@
+-- sql/46_channel.sql
+

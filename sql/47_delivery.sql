@@ -1,0 +1,2 @@
+-- sql/47_delivery.sql
+

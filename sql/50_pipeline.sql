@@ -1,0 +1,2 @@
+-- sql/50_pipeline.sql
+

@@ -1,0 +1,2 @@
+-- sql/51_maintain.sql
+

@@ -1,0 +1,2 @@
+-- sql/60_status.sql
+

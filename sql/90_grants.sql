@@ -1,0 +1,2 @@
+-- sql/90_grants.sql
+

@@ -1,0 +1,2 @@
+-- sql/91_dump.sql
+

@@ -1,0 +1,15 @@
+/*
+ * compat.h
+ *		PostgreSQL 14 to 18 in one source: the only place that looks at PG_VERSION_NUM.
+ */
+#ifndef ECSTATS_COMPAT_H
+#define ECSTATS_COMPAT_H
+
+#if PG_VERSION_NUM < 140000 || PG_VERSION_NUM >= 190000
+#error "ecstats is written for PostgreSQL 14 to 18"
+#endif
+
+/* check_function_bodies and other GUC variables moved to a header of their own. */
+#include "utils/guc.h"
+
+#endif							/* ECSTATS_COMPAT_H */

@@ -1,0 +1,2 @@
+/* src/cron.c */
+#include "postgres.h"

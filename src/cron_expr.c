@@ -1,0 +1,2 @@
+/* src/cron_expr.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/day_mark.c */
+#include "postgres.h"

@@ -1,0 +1,33 @@
+/*
+ * ecstats.h
+ *		What every area of the extension may use: settings, the business day, the note of changed
+ *		days. An area's .c includes this, errors.h, compat.h and jsonb_get.h, never another area's.
+ */
+#ifndef ECSTATS_H
+#define ECSTATS_H
+
+#include "datatype/timestamp.h"
+#include "pgtime.h"
+#include "utils/date.h"
+
+#define ECSTATS_VERSION "1.0"
+
+/* The settings that C needs, read from ecstats.config and cached until that row changes. */
+typedef struct EcstatsConfig
+{
+	pg_tz	   *timezone;		/* the shop's clock */
+	int64		day_starts_at;	/* microseconds after local midnight, 0 .. 24 h */
+} EcstatsConfig;
+
+/* day.c */
+extern const EcstatsConfig *ecstats_config_get(void);
+extern DateADT ecstats_day_of(TimestampTz ts);
+extern TimestampTz ecstats_day_start(DateADT day);
+extern pg_tz *ecstats_timezone_lookup(const char *name);
+extern void ecstats_day_init(void);
+
+/* day_mark.c */
+extern void ecstats_day_note(TimestampTz ts);
+extern void ecstats_day_mark_init(void);
+
+#endif							/* ECSTATS_H */

@@ -1,0 +1,2 @@
+/* src/event.c */
+#include "postgres.h"

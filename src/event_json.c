@@ -1,0 +1,2 @@
+/* src/event_json.c */
+#include "postgres.h"

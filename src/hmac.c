@@ -1,0 +1,2 @@
+/* src/hmac.c */
+#include "postgres.h"

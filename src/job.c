@@ -1,0 +1,2 @@
+/* src/job.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/job_worker.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/jsonb_get.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/order.c */
+#include "postgres.h"

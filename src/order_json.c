@@ -1,0 +1,2 @@
+/* src/order_json.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/rollup.c */
+#include "postgres.h"

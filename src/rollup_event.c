@@ -1,0 +1,2 @@
+/* src/rollup_event.c */
+#include "postgres.h"

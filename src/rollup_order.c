@@ -1,0 +1,2 @@
+/* src/rollup_order.c */
+#include "postgres.h"

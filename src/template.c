@@ -1,0 +1,2 @@
+/* src/template.c */
+#include "postgres.h"

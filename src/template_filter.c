@@ -1,0 +1,2 @@
+/* src/template_filter.c */
+#include "postgres.h"

@@ -1,0 +1,2 @@
+/* src/template_jsonb.c */
+#include "postgres.h"
