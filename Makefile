@@ -11,6 +11,8 @@ DATA = ecstats--1.0.sql
 
 OBJS = \
 	src/ecstats.o \
+	src/errors.o \
+	src/srf.o \
 	src/day.o \
 	src/day_mark.o \
 	src/jsonb_get.o \

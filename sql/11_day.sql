@@ -1,2 +1,42 @@
 -- sql/11_day.sql
+-- The business day, and the note of days whose raw rows changed.
+
+-- ecstats_day: the business day that an instant belongs to, by the shop's clock (config.timezone,
+-- config.day_starts_at). The only place that decides this.
+-- Arguments: ts, an instant (now() if left out). Result: a date. Errors: 22008 for infinity.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_day(ts timestamptz DEFAULT now()) RETURNS date
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_day_of_instant';
+COMMENT ON FUNCTION @extschema@.ecstats_day(timestamptz) IS
+	'Business day of an instant (default now()) by config.timezone and config.day_starts_at. 22008 for infinity.';
+
+CREATE OR REPLACE FUNCTION ecstats.day_of(ts timestamptz) RETURNS date
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_day_of_instant';
+COMMENT ON FUNCTION ecstats.day_of(timestamptz) IS 'What ecstats_day answers, for internal use.';
+
+CREATE OR REPLACE FUNCTION ecstats.day_start(day date) RETURNS timestamptz
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_day_start_of';
+COMMENT ON FUNCTION ecstats.day_start(date) IS
+	'First instant of a business day, which lasts until day_start(day + 1). A start that a change of clocks skips is the first instant after the gap. 22008 for infinity.';
+
+-- Appended at commit by the sessions that wrote the rows (day_mark.c), taken by the run that computes
+-- the day. No key, no index, no trigger: writers must never wait for each other here.
+CREATE TABLE ecstats.day_marks (
+	day	date NOT NULL
+);
+COMMENT ON TABLE ecstats.day_marks IS 'Ended days whose raw rows changed since they were computed last; one row a transaction and day';
+
+CREATE OR REPLACE FUNCTION ecstats.row_changed() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_row_changed';
+COMMENT ON FUNCTION ecstats.row_changed() IS
+	'Trigger after DELETE or UPDATE of a raw row: notes the days of its old content. Arguments: the timestamptz columns that decide them.';
+
+-- TRUNCATE does not say what was there: every day that is stored is computed again.
+CREATE OR REPLACE FUNCTION ecstats.rows_truncated() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	INSERT INTO ecstats.day_marks (day) SELECT k.day FROM ecstats.daily_kpi k;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rows_truncated() IS 'Trigger after TRUNCATE of raw rows: marks every stored day.';
 

@@ -1,2 +1,109 @@
 -- sql/40_event.sql
+-- Intake of events as JSON.
+
+-- ecstats.on_error_check: the modes of an intake. Result: true for 'raise'.
+CREATE OR REPLACE FUNCTION ecstats.on_error_check(on_error text) RETURNS boolean
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF on_error IS NULL OR on_error NOT IN ('raise', 'quarantine') THEN
+		RAISE EXCEPTION 'on_error is neither raise nor quarantine'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(on_error, 60)),
+				  HINT = 'raise refuses the whole call, quarantine stores the good ones and keeps the others in ecstats.rejects.';
+	END IF;
+	RETURN on_error = 'raise';
+END
+$$;
+COMMENT ON FUNCTION ecstats.on_error_check(text) IS 'True for raise, false for quarantine, 22023 for anything else.';
+
+-- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
+-- tomorrow) and have none. Cheap when all are there, which is nearly always.
+CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	today date := ecstats.day_of(at);
+	d date;
+BEGIN
+	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.event_partition_exists(today + i)) THEN
+		RETURN;
+	END IF;
+	FOR d IN SELECT DISTINCT ecstats.day_of(p.event_time) AS day FROM ecstats.event_parse(payload, false) p
+			  WHERE p.sqlstate IS NULL ORDER BY day LOOP
+		IF d BETWEEN today - 7 AND today + 1 THEN
+			PERFORM ecstats.event_partition_try(d);
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partitions_try(jsonb, timestamptz) IS
+	'Makes missing partitions for the days of a payload from 7 days before at''s to the day after it.';
+
+-- ecstats.event_conflicts: elements whose key (event_time, user_id, event_id) is stored with other
+-- content. Called only when fewer rows were stored than sent.
+CREATE OR REPLACE FUNCTION ecstats.event_conflicts(payload jsonb)
+	RETURNS TABLE (ord integer, event_time timestamptz, user_id text, event_id uuid)
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT p.ord, p.event_time, p.user_id, p.event_id
+	  FROM ecstats.event_parse(payload, false) p
+	  JOIN ecstats.events e ON e.event_time = p.event_time AND e.user_id = p.user_id AND e.event_id = p.event_id
+	 WHERE p.sqlstate IS NULL
+	   AND (e.event, e.page_url, e.extra) IS DISTINCT FROM (p.event COLLATE "C", p.page_url, p.extra)
+	 ORDER BY p.ord $$;
+COMMENT ON FUNCTION ecstats.event_conflicts(jsonb) IS
+	'Elements of a payload whose key is stored with other content.';
+
+-- ecstats_track: stores one event or an array of them.
+-- Arguments: payload, an object {event, timestamp, user_id, page_url?, extra?, event_id?} or an array of at
+-- most 100,000; on_error 'raise' (the first bad element is an error and nothing is stored) or 'quarantine'.
+-- Result: how many were stored; repeats are not. Errors: 23514, 22007, 23502, 22023 for a bad element with
+-- its number and value, 23505 for a key that is stored with other content.
+-- Touches ecstats.events and its partitions, ecstats.rejects.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_track(payload jsonb, on_error text DEFAULT 'raise') RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	raise_errors boolean := ecstats.on_error_check(on_error);
+	valid bigint;
+	stored bigint;
+	conflict record;
+BEGIN
+	IF payload IS NULL THEN
+		RETURN 0;
+	END IF;
+	PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
+
+	WITH parsed AS MATERIALIZED (
+		SELECT * FROM ecstats.event_parse(payload, raise_errors)
+	), stored_rows AS (
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+		  FROM parsed p WHERE p.sqlstate IS NULL
+		ON CONFLICT DO NOTHING
+		RETURNING 1
+	), rejected AS (
+		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+		SELECT 'track', p.payload_element, p.sqlstate, p.reason
+		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
+	)
+	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows)
+	  INTO valid, stored
+	  FROM parsed p;
+
+	IF stored < valid THEN
+		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload) LOOP
+			IF raise_errors THEN
+				RAISE EXCEPTION 'an event with this key is stored with other content'
+					USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',
+						  DETAIL = format('Element %s of the payload, event_id %s.', conflict.ord, conflict.event_id),
+						  HINT = 'Give every event an event_id of its own; correct a stored one with UPDATE.';
+			END IF;
+			INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+			VALUES ('track', CASE jsonb_typeof(payload) WHEN 'array' THEN payload -> (conflict.ord - 1) ELSE payload END,
+					'23505', format('an event with this key is stored with other content. event_id %s. '
+						'Give every event an event_id of its own; correct a stored one with UPDATE.', conflict.event_id));
+		END LOOP;
+	END IF;
+	RETURN stored;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_track(jsonb, text) IS
+	'Stores one event or an array of them (at most 100,000) and returns how many were stored; repeats are not. on_error: raise (default) or quarantine. Errors 23514, 23502, 22007, 22023 name element, member and value; 23505: key stored with other content.';
 

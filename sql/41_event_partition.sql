@@ -1,2 +1,142 @@
 -- sql/41_event_partition.sql
+-- One partition a business day: made ahead, by ecstats_track for recent days, by ecstats_prepare before
+-- a back-fill. Rows of a day without one wait in the default partition.
+
+CREATE OR REPLACE FUNCTION ecstats.event_partition_name(day date) RETURNS name
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+	$$ SELECT ('events_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD'))::pg_catalog.name $$;
+COMMENT ON FUNCTION ecstats.event_partition_name(date) IS 'Name of the partition of a business day, in schema ecstats.';
+
+CREATE OR REPLACE FUNCTION ecstats.event_partition_exists(day date) RETURNS boolean
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE AS
+	$$ SELECT pg_catalog.to_regclass('ecstats.' || ecstats.event_partition_name(day)) IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.event_partition_exists(date) IS 'True where the business day has its partition.';
+
+-- The new table stands apart until it is attached: CREATE … PARTITION OF would lock all writers out.
+CREATE OR REPLACE FUNCTION ecstats.event_partition_create(day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part name := ecstats.event_partition_name(day);
+BEGIN
+	EXECUTE format('CREATE TABLE ecstats.%I (LIKE ecstats.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
+	EXECUTE format('CREATE UNIQUE INDEX %I ON ecstats.%I (event_time, user_id, event_id)', part || '_key', part);
+	EXECUTE format('CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.%I FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated()', part);
+	EXECUTE format('ALTER TABLE ecstats.%I ENABLE ALWAYS TRIGGER truncated', part);
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_create(date) IS 'Creates the table of a business day with its unique index, not attached yet.';
+
+CREATE OR REPLACE FUNCTION ecstats.event_partition_attach(day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	from_time timestamptz := ecstats.day_start(day);
+	to_time timestamptz := ecstats.day_start(day + 1);
+	part name := ecstats.event_partition_name(day);
+BEGIN
+	-- With a range CHECK the ATTACH need not read the rows that were moved in.
+	EXECUTE format('ALTER TABLE ecstats.%I ADD CONSTRAINT range CHECK (event_time >= %L AND event_time < %L)',
+				   part, from_time, to_time);
+	EXECUTE format('ALTER TABLE ecstats.events ATTACH PARTITION ecstats.%I FOR VALUES FROM (%L) TO (%L)',
+				   part, from_time, to_time);
+	EXECUTE format('ALTER TABLE ecstats.%I DROP CONSTRAINT range', part);
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_attach(date) IS 'Makes the table of a business day a partition of ecstats.events.';
+
+-- ecstats.event_partition_try: for the middle of somebody's intake. Never waits long, never fails: where
+-- a lock is busy or rows of the day are waiting already, the default partition takes the rows.
+CREATE OR REPLACE FUNCTION ecstats.event_partition_try(day date) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
+BEGIN
+	IF ecstats.event_partition_exists(day)
+		OR NOT pg_try_advisory_xact_lock(hashtext('ecstats.event_partition'), day - date '2000-01-01') THEN
+		RETURN false;
+	END IF;
+	BEGIN
+		IF EXISTS (SELECT FROM ecstats.events_default d
+					WHERE d.event_time >= ecstats.day_start(day) AND d.event_time < ecstats.day_start(day + 1)) THEN
+			RETURN false;
+		END IF;
+		PERFORM ecstats.event_partition_create(day);
+		PERFORM ecstats.event_partition_attach(day);
+		RETURN true;
+	EXCEPTION WHEN lock_not_available OR check_violation OR duplicate_table OR unique_violation
+		OR duplicate_object OR deadlock_detected THEN
+		RETURN false;
+	END;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_try(date) IS
+	'Makes a day''s partition if that needs no wait above 100 ms and no rows of the day are in the default partition; false otherwise.';
+
+-- ecstats.event_partition_make: makes a day's partition and moves its waiting rows there. Writers wait
+-- while rows are moved (about 2 microseconds a row); readers only while it is attached.
+CREATE OR REPLACE FUNCTION ecstats.event_partition_make(day date) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	from_time timestamptz := ecstats.day_start(day);
+	to_time timestamptz := ecstats.day_start(day + 1);
+BEGIN
+	PERFORM pg_advisory_xact_lock(hashtext('ecstats.event_partition'), day - date '2000-01-01');
+	IF ecstats.event_partition_exists(day) THEN
+		RETURN false;
+	END IF;
+	PERFORM ecstats.event_partition_create(day);
+	LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
+	LOCK TABLE ONLY ecstats.events_default IN SHARE ROW EXCLUSIVE MODE;
+	-- Moved rows are not changed rows: their days need not be computed again.
+	PERFORM set_config('ecstats.suppress_marks', 'on', true);
+	EXECUTE format('WITH moved AS (DELETE FROM ONLY ecstats.events_default WHERE event_time >= $1 AND event_time < $2 RETURNING *)
+					INSERT INTO ecstats.%I SELECT * FROM moved', ecstats.event_partition_name(day))
+		USING from_time, to_time;
+	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+	LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
+	PERFORM ecstats.event_partition_attach(day);
+	RETURN true;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_make(date) IS
+	'Makes a day''s partition and moves the day''s rows out of the default partition into it; false if it was there.';
+
+-- ecstats.event_stray_days: the days that have rows in the default partition, by hops along its index.
+CREATE OR REPLACE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
+	LANGUAGE sql STABLE AS $$
+	WITH RECURSIVE hop(day) AS (
+		SELECT ecstats.day_of((SELECT d.event_time FROM ecstats.events_default d ORDER BY d.event_time LIMIT 1))
+		UNION ALL
+		SELECT ecstats.day_of((SELECT d.event_time FROM ecstats.events_default d
+								WHERE d.event_time >= ecstats.day_start(h.day + 1) ORDER BY d.event_time LIMIT 1))
+		  FROM hop h WHERE h.day IS NOT NULL
+	)
+	SELECT h.day FROM hop h WHERE h.day IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.event_stray_days() IS 'Business days with rows in the default partition, ascending.';
+
+-- ecstats_prepare: makes the partitions of a range of days, for a back-fill.
+-- Arguments: first and last business day. Result: how many were made. Errors: 22023 for a range that is
+-- empty or longer than 1,100 days (a transaction's locks are limited). Touches ecstats.events.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_prepare(from_day date, to_day date) RETURNS integer
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '30s' AS $$
+DECLARE
+	made integer := 0;
+	d date;
+BEGIN
+	IF from_day IS NULL OR to_day IS NULL OR from_day > to_day OR NOT isfinite(from_day) OR NOT isfinite(to_day) THEN
+		RAISE EXCEPTION 'the range of days is empty'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
+				  HINT = 'Give the first and the last business day.';
+	END IF;
+	IF to_day - from_day >= 1100 THEN
+		RAISE EXCEPTION 'the range has % days, the most is 1100', to_day - from_day + 1
+			USING ERRCODE = 'invalid_parameter_value', HINT = 'Prepare a few years in several calls.';
+	END IF;
+	FOR d IN SELECT from_day + i FROM generate_series(0, to_day - from_day) AS i LOOP
+		IF ecstats.event_partition_make(d) THEN
+			made := made + 1;
+		END IF;
+	END LOOP;
+	RETURN made;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_prepare(date, date) IS
+	'Makes the partitions of business days from_day to to_day (at most 1,100) and moves waiting rows there; returns how many were made. 22023 for a bad range, 55P03 if a lock stays busy for 30 s.';
 

@@ -1,2 +1,190 @@
-/* src/day_mark.c */
+/*
+ * day_mark.c
+ *		Which days changed, without a cost on intake.
+ *
+ * The CHECKs and triggers only note, in this backend's memory, the days of the rows that they saw.
+ * At pre-commit, when every transaction id exists that will exist, one mark is written for each noted
+ * day that has ended by the clock; it commits with the rows. The running day needs none: it will be
+ * computed anyway. (A mark at CHECK time would be wrong: in a long COPY rows are checked long before
+ * they commit, and a close in between would take the mark without the rows.)
+ *
+ * What is left is a transaction that passed here before the day's end and becomes visible after the
+ * close: the close remembers its snapshot for that (43_rollup.sql).
+ */
 #include "postgres.h"
+
+#include "access/heapam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/hsearch.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "ecstats.h"
+
+PG_FUNCTION_INFO_V1(ecstats_row_changed);
+
+/* The days that this transaction saw; a set, in a context that lives as long as the transaction. */
+static HTAB *noted_days = NULL;
+static DateADT last_noted;		/* the day noted last: rows come in runs */
+static bool suppressed = false; /* GUC ecstats.suppress_marks, set by the mover of strays */
+
+static void write_marks(void);
+
+/*
+ * noted_days_create makes the set, in TopTransactionContext.
+ */
+static void
+noted_days_create(void)
+{
+	HASHCTL		ctl;
+
+	memset(&ctl, 0, sizeof(ctl));
+	ctl.keysize = sizeof(DateADT);
+	ctl.entrysize = sizeof(DateADT);
+	ctl.hcxt = TopTransactionContext;
+	noted_days = hash_create("ecstats noted days", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+}
+
+/*
+ * ecstats_day_note remembers that a row of the day of ts was written, changed or removed by this
+ * transaction. Silent during a restore (pg_dump switches check_function_bodies off): the marks of the
+ * dumped database are restored as rows.
+ */
+void
+ecstats_day_note(TimestampTz ts)
+{
+	DateADT		day;
+
+	if (TIMESTAMP_NOT_FINITE(ts) || suppressed || !check_function_bodies)
+		return;
+	day = ecstats_day_of(ts);
+	if (noted_days != NULL && day == last_noted)
+		return;
+	if (noted_days == NULL)
+		noted_days_create();
+	hash_search(noted_days, &day, HASH_ENTER, NULL);
+	last_noted = day;
+}
+
+/*
+ * at_xact_event writes the marks at pre-commit or pre-prepare and forgets them at the end.
+ */
+static void
+at_xact_event(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			if (noted_days != NULL)
+				write_marks();
+			break;
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PREPARE:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_PARALLEL_ABORT:
+			noted_days = NULL;	/* its memory goes with the transaction */
+			break;
+		default:
+			break;
+	}
+}
+
+/*
+ * ecstats_day_mark_init registers the transaction callback and the switch of the mover.
+ */
+void
+ecstats_day_mark_init(void)
+{
+	DefineCustomBoolVariable("ecstats.suppress_marks",
+							 "Rows are moved, not changed: their days need not be computed again.",
+							 NULL, &suppressed, false, PGC_SUSET,
+							 GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
+	RegisterXactCallback(at_xact_event, NULL);
+}
+
+/*
+ * write_marks appends one row to ecstats.day_marks for each noted day that has ended. Marks are only
+ * ever appended, so that writers never wait for each other. The table has no index and no trigger:
+ * a plain heap insert, whatever role the inserter is.
+ */
+static void
+write_marks(void)
+{
+	HASH_SEQ_STATUS seq;
+	DateADT    *entry;
+	DateADT		today;
+	Relation	rel;
+	Oid			relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
+
+	if (!OidIsValid(relid))
+	{
+		noted_days = NULL;		/* the extension was dropped in this transaction */
+		return;
+	}
+	today = ecstats_day_of(GetCurrentTimestamp());
+	rel = table_open(relid, RowExclusiveLock);
+
+	hash_seq_init(&seq, noted_days);
+	while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
+	{
+		Datum		values[1];
+		bool		nulls[1] = {false};
+		HeapTuple	tuple;
+
+		if (*entry >= today)
+			continue;
+		values[0] = DateADTGetDatum(*entry);
+		tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
+		simple_heap_insert(rel, tuple);
+		heap_freetuple(tuple);
+	}
+	table_close(rel, NoLock);
+	noted_days = NULL;
+}
+
+/*
+ * note_column notes the day of one timestamptz column of a row, by name.
+ */
+static void
+note_column(HeapTuple tuple, TupleDesc desc, const char *column)
+{
+	int			attno = SPI_fnumber(desc, column);
+	bool		isnull = true;
+	Datum		value;
+
+	if (attno <= 0)
+		elog(ERROR, "column \"%s\" is missing", column);
+	value = heap_getattr(tuple, attno, desc, &isnull);
+	if (!isnull)
+		ecstats_day_note(DatumGetTimestampTz(value));
+}
+
+/*
+ * ecstats_row_changed is the row trigger after DELETE or UPDATE; its arguments name the columns that
+ * decide the row's days. New rows are seen by the CHECK, old ones only here.
+ */
+Datum
+ecstats_row_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = (TriggerData *) fcinfo->context;
+	int			i;
+
+	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+		elog(ERROR, "ecstats_row_changed: not called as a row trigger");
+	for (i = 0; i < trigdata->tg_trigger->tgnargs; i++)
+		note_column(trigdata->tg_trigtuple, RelationGetDescr(trigdata->tg_relation),
+					trigdata->tg_trigger->tgargs[i]);
+	return PointerGetDatum(NULL);
+}

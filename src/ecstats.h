@@ -7,6 +7,7 @@
 #define ECSTATS_H
 
 #include "datatype/timestamp.h"
+#include "fmgr.h"
 #include "pgtime.h"
 #include "utils/date.h"
 
@@ -18,6 +19,16 @@ typedef struct EcstatsConfig
 	pg_tz	   *timezone;		/* the shop's clock */
 	int64		day_starts_at;	/* microseconds after local midnight, 0 .. 24 h */
 } EcstatsConfig;
+
+/* A set-returning function that fills a tuplestore: srf.c */
+typedef struct EcstatsRows
+{
+	struct Tuplestorestate *store;
+	struct TupleDescData *desc;
+} EcstatsRows;
+
+extern EcstatsRows ecstats_rows_begin(FunctionCallInfo fcinfo);
+extern void ecstats_rows_add(EcstatsRows *rows, Datum *values, bool *nulls);
 
 /* day.c */
 extern const EcstatsConfig *ecstats_config_get(void);

@@ -1,6 +1,8 @@
 /*
  * errors.h
- *		SQLSTATEs of our own (class ZE; everything that has a standard code uses that one).
+ *		SQLSTATEs of our own (class ZE; everything that has a standard code uses that one), and the
+ *		fault: what is wrong with one row, before anybody has decided to raise it. A CHECK raises it,
+ *		an intake with on_error => 'quarantine' stores it beside the row.
  */
 #ifndef ECSTATS_ERRORS_H
 #define ECSTATS_ERRORS_H
@@ -9,5 +11,24 @@
 
 /* The database is a copy of another one: nothing leaves it before ecstats_adopt(). */
 #define ERRCODE_ECSTATS_NOT_ADOPTED MAKE_SQLSTATE('Z', 'E', '0', '0', '1')
+
+typedef struct EcstatsFault
+{
+	int			sqlstate;		/* 0: there is none */
+	const char *column;			/* the column or member concerned */
+	char	   *message;		/* what is wrong: lower case, no full stop */
+	char	   *detail;			/* the value, shortened and escaped, or where it stands */
+	const char *hint;			/* what to do */
+} EcstatsFault;
+
+/* errors.c */
+extern bool ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column,
+						  const char *hint, char *detail, const char *fmt,...) pg_attribute_printf(6, 7);
+extern void ecstats_fault_raise(const EcstatsFault *fault, const char *table,
+								const char *constraint) pg_attribute_noreturn();
+extern char *ecstats_fault_text(const EcstatsFault *fault);
+extern char *ecstats_shown(const char *value, int length);
+extern bool ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len,
+							   int min, int max);
 
 #endif							/* ECSTATS_ERRORS_H */

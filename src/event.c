@@ -1,2 +1,145 @@
-/* src/event.c */
+/*
+ * event.c
+ *		What an event must be: one check_* a rule, and the CHECK constraint that applies them all to
+ *		every row, whichever way it comes in.
+ */
 #include "postgres.h"
+
+#include "access/detoast.h"
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "ecstats.h"
+#include "event.h"
+
+#define USER_ID_MAX_BYTES 128
+#define EVENT_MAX_BYTES 64
+#define PAGE_URL_MAX_BYTES 2048
+#define EXTRA_MAX_BYTES (16 * 1024)
+#define EXTRA_MAX_KEYS 64
+#define EARLIEST INT64CONST(0)	/* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
+#define FUTURE_MAX (USECS_PER_DAY)
+
+PG_FUNCTION_INFO_V1(ecstats_event_check);
+
+/*
+ * check_event_time: not before 2000-01-01, not more than a day ahead of the clock.
+ */
+static bool
+check_event_time(TimestampTz ts, TimestampTz now, EcstatsFault *fault)
+{
+	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
+		return true;
+	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "event_time",
+						 "Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's clock.",
+						 psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" :
+								  timestamptz_to_str(ts)),
+						 ts < EARLIEST ? "event_time is before 2000-01-01" :
+						 "event_time is more than 1 day ahead of the clock");
+}
+
+/*
+ * check_event_name: [a-z][a-z0-9_.:-]*, 1 to 64 bytes.
+ */
+static bool
+check_event_name(const char *s, int len, EcstatsFault *fault)
+{
+	int			i;
+
+	if (!ecstats_check_text(fault, "event", s, len, 1, EVENT_MAX_BYTES))
+		return false;
+	for (i = 0; i < len; i++)
+	{
+		char		c = s[i];
+
+		if (c >= 'a' && c <= 'z')
+			continue;
+		if (i > 0 && ((c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' || c == '-'))
+			continue;
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "event",
+							 "Event names are a lower-case letter, then lower-case letters, digits and _ . : -",
+							 ecstats_shown(s, len), "event has a character that names may not have at byte %d",
+							 i + 1);
+	}
+	return true;
+}
+
+/*
+ * check_extra: an object of bounded size and number of members. The size is that of the stored,
+ * uncompressed value.
+ */
+static bool
+check_extra(Jsonb *extra, EcstatsFault *fault)
+{
+	if (!JB_ROOT_IS_OBJECT(extra))
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Send an object, {} if there is nothing to say.",
+							 NULL, "extra is not a JSON object");
+	if (JB_ROOT_COUNT(extra) > EXTRA_MAX_KEYS)
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Group members into objects, or leave some out.",
+							 NULL, "extra has %u members, the most is %d", JB_ROOT_COUNT(extra), EXTRA_MAX_KEYS);
+	if (VARSIZE(extra) - VARHDRSZ > EXTRA_MAX_BYTES)
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Keep large values elsewhere and send their key.",
+							 NULL, "extra has %u bytes, the most is %d", (unsigned) (VARSIZE(extra) - VARHDRSZ),
+							 EXTRA_MAX_BYTES);
+	return true;
+}
+
+/*
+ * ecstats_event_check_parts applies every rule to one event; false with the fault filled at the first
+ * that is broken. now is the clock, so that this stays a function of its arguments.
+ */
+bool
+ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault *fault)
+{
+	return check_event_time(parts->event_time, now, fault) &&
+		ecstats_check_text(fault, "user_id", parts->user_id, parts->user_id_len, 1, USER_ID_MAX_BYTES) &&
+		check_event_name(parts->event, parts->event_len, fault) &&
+		(parts->page_url == NULL ||
+		 ecstats_check_text(fault, "page_url", parts->page_url, parts->page_url_len, 0,
+							PAGE_URL_MAX_BYTES)) &&
+		check_extra(parts->extra, fault);
+}
+
+/*
+ * ecstats_event_check is the CHECK of ecstats.events (event_time, user_id, event, page_url, extra):
+ * true, or an error 23514 that says which rule of which column is broken. It also notes the day.
+ * NULLs are the business of the NOT NULL constraints, which come first.
+ */
+Datum
+ecstats_event_check(PG_FUNCTION_ARGS)
+{
+	EventParts	parts;
+	EcstatsFault fault;
+	text	   *user_id;
+	text	   *event;
+	text	   *page_url = NULL;
+
+	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(4))
+		PG_RETURN_BOOL(false);
+
+	parts.event_time = PG_GETARG_TIMESTAMPTZ(0);
+	user_id = PG_GETARG_TEXT_PP(1);
+	parts.user_id = VARDATA_ANY(user_id);
+	parts.user_id_len = VARSIZE_ANY_EXHDR(user_id);
+	event = PG_GETARG_TEXT_PP(2);
+	parts.event = VARDATA_ANY(event);
+	parts.event_len = VARSIZE_ANY_EXHDR(event);
+	parts.page_url = NULL;
+	parts.page_url_len = 0;
+	if (!PG_ARGISNULL(3))
+	{
+		page_url = PG_GETARG_TEXT_PP(3);
+		parts.page_url = VARDATA_ANY(page_url);
+		parts.page_url_len = VARSIZE_ANY_EXHDR(page_url);
+	}
+	parts.extra = PG_GETARG_JSONB_P(4);
+
+	if (!ecstats_event_check_parts(&parts, GetCurrentTimestamp(), &fault))
+		ecstats_fault_raise(&fault, "events", "events_valid");
+	ecstats_day_note(parts.event_time);
+
+	PG_FREE_IF_COPY(parts.extra, 4);
+	PG_RETURN_BOOL(true);
+}

@@ -1,2 +1,447 @@
-/* src/jsonb_get.c */
+/*
+ * jsonb_get.c
+ *		Reading JSON intake. Nothing here raises because of what was sent: the fault is filled and the
+ *		caller decides.
+ */
 #include "postgres.h"
+
+#include <ctype.h>
+
+#include "fmgr.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
+#include "utils/numeric.h"
+
+#include "compat.h"
+#include "jsonb_get.h"
+
+#define MILLISECONDS_FROM 100000000000.0	/* 1e11: numbers from here on are milliseconds */
+
+static const char instant_hint[] =
+	"Send a Unix number (seconds, or milliseconds from 1e11 on) or an ISO 8601 text with its offset, such as 2026-11-24T09:30:00+08:00.";
+
+/*
+ * ecstats_json_is tells whether a member's key is name.
+ */
+bool
+ecstats_json_is(const JsonbValue *key, const char *name)
+{
+	int			len = strlen(name);
+
+	return key->val.string.len == len && memcmp(key->val.string.val, name, len) == 0;
+}
+
+/*
+ * ecstats_json_shown returns a JSON value for DETAIL, shortened and escaped.
+ */
+char *
+ecstats_json_shown(const JsonbValue *v)
+{
+	switch (v->type)
+	{
+		case jbvNull:
+			return pstrdup("Value: null.");
+		case jbvBool:
+			return psprintf("Value: %s.", v->val.boolean ? "true" : "false");
+		case jbvString:
+			return ecstats_shown(v->val.string.val, v->val.string.len);
+		case jbvNumeric:
+			{
+				char	   *s = DatumGetCString(DirectFunctionCall1(numeric_out,
+																	NumericGetDatum(v->val.numeric)));
+
+				return ecstats_shown(s, strlen(s));
+			}
+		default:
+			return pstrdup("Value: an object or an array.");
+	}
+}
+
+/*
+ * ecstats_json_missing fills the fault of a member that must be there.
+ */
+bool
+ecstats_json_missing(const char *member, EcstatsFault *fault)
+{
+	return ecstats_fault(fault, ERRCODE_NOT_NULL_VIOLATION, member, "Send it with every element.", NULL,
+						 "member \"%s\" is missing or null", member);
+}
+
+/*
+ * wrong_type fills the fault of a member of the wrong JSON type.
+ */
+static bool
+wrong_type(const JsonbValue *v, const char *member, const char *wanted, EcstatsFault *fault)
+{
+	return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, member, NULL, ecstats_json_shown(v),
+						 "member \"%s\" is not %s", member, wanted);
+}
+
+/*
+ * whole_number tells whether a numeric has no fraction (and is finite).
+ */
+static bool
+whole_number(Numeric n)
+{
+	Datum		d = NumericGetDatum(n);
+
+	if (numeric_is_nan(n) || numeric_is_inf(n))
+		return false;
+	return DatumGetBool(DirectFunctionCall2(numeric_eq, d,
+											DirectFunctionCall2(numeric_trunc, d, Int32GetDatum(0))));
+}
+
+/*
+ * ecstats_json_string reads a text; with numbers, a whole number is taken as its digits (ids often
+ * come so).
+ */
+bool
+ecstats_json_string(const JsonbValue *v, const char *member, bool numbers, text **result,
+					EcstatsFault *fault)
+{
+	if (v->type == jbvString)
+	{
+		*result = cstring_to_text_with_len(v->val.string.val, v->val.string.len);
+		return true;
+	}
+	if (numbers && v->type == jbvNumeric && whole_number(v->val.numeric))
+	{
+		*result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
+																	  NumericGetDatum(v->val.numeric))));
+		return true;
+	}
+	return wrong_type(v, member, numbers ? "a text or a whole number" : "a text", fault);
+}
+
+/*
+ * ecstats_json_int reads a whole number of 32 bits.
+ */
+bool
+ecstats_json_int(const JsonbValue *v, const char *member, int32 *result, EcstatsFault *fault)
+{
+	static const char *const range = "a whole number of 32 bits";
+	int64		i;
+
+	if (v->type != jbvNumeric || !whole_number(v->val.numeric))
+		return wrong_type(v, member, range, fault);
+
+	/* numeric_int8 raises when out of range: compare before */
+	if (DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(v->val.numeric),
+										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MAX)))) ||
+		DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(v->val.numeric),
+										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MIN)))))
+		return wrong_type(v, member, range, fault);
+	i = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v->val.numeric)));
+	*result = (int32) i;
+	return true;
+}
+
+/*
+ * plain_decimal tells whether a text is [+-]digits[.digits] of bounded length: money is often sent as
+ * text, so that no float touches it.
+ */
+static bool
+plain_decimal(const char *s, int len)
+{
+	int			i = 0;
+	int			digits = 0;
+	bool		point = false;
+
+	if (len > 60)
+		return false;
+	if (len > 0 && (s[0] == '-' || s[0] == '+'))
+		i++;
+	for (; i < len; i++)
+	{
+		if (isdigit((unsigned char) s[i]))
+			digits++;
+		else if (s[i] == '.' && !point)
+			point = true;
+		else
+			return false;
+	}
+	return digits > 0;
+}
+
+/*
+ * ecstats_json_numeric reads a number, or a text that is a plain decimal.
+ */
+bool
+ecstats_json_numeric(const JsonbValue *v, const char *member, Datum *result, EcstatsFault *fault)
+{
+	if (v->type == jbvNumeric)
+	{
+		*result = NumericGetDatum(v->val.numeric);
+		return true;
+	}
+	if (v->type == jbvString && plain_decimal(v->val.string.val, v->val.string.len))
+	{
+		*result = DirectFunctionCall3(numeric_in,
+									  CStringGetDatum(pnstrdup(v->val.string.val, v->val.string.len)),
+									  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		return true;
+	}
+	return wrong_type(v, member, "a number", fault);
+}
+
+/*
+ * ecstats_json_uuid reads a UUID in the usual form, with or without hyphens.
+ */
+bool
+ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, EcstatsFault *fault)
+{
+	const char *s = v->val.string.val;
+	int			nibbles = 0;
+	int			i;
+
+	if (v->type != jbvString)
+		return wrong_type(v, member, "a UUID", fault);
+	memset(result, 0, sizeof(*result));
+	for (i = 0; i < v->val.string.len; i++)
+	{
+		unsigned char c = (unsigned char) s[i];
+		int			digit;
+
+		if (c == '-' && v->val.string.len == 36 && (i == 8 || i == 13 || i == 18 || i == 23))
+			continue;
+		if (!isxdigit(c) || nibbles == 32)
+			return wrong_type(v, member, "a UUID", fault);
+		digit = isdigit(c) ? c - '0' : (c | 0x20) - 'a' + 10;
+		result->data[nibbles / 2] |= nibbles % 2 ? digit : digit << 4;
+		nibbles++;
+	}
+	if (nibbles != 32)
+		return wrong_type(v, member, "a UUID", fault);
+	return true;
+}
+
+/*
+ * digits_at reads exactly n digits at *s, advancing it; -1 where they are not there.
+ */
+static int
+digits_at(const char **s, const char *end, int n)
+{
+	int			value = 0;
+
+	if (end - *s < n)
+		return -1;
+	for (; n > 0; n--, (*s)++)
+	{
+		if (!isdigit((unsigned char) **s))
+			return -1;
+		value = value * 10 + (**s - '0');
+	}
+	return value;
+}
+
+/*
+ * take skips one expected character; false where it is not there.
+ */
+static bool
+take(const char **s, const char *end, char c)
+{
+	if (*s < end && **s == c)
+	{
+		(*s)++;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * fraction_at reads an optional fraction of a second as microseconds, rounded at the seventh digit.
+ */
+static int
+fraction_at(const char **s, const char *end)
+{
+	int			usec = 0;
+	int			n = 0;
+
+	if (!take(s, end, '.') && !take(s, end, ','))
+		return 0;
+	for (; *s < end && isdigit((unsigned char) **s); (*s)++, n++)
+	{
+		if (n < 6)
+			usec = usec * 10 + (**s - '0');
+		else if (n == 6 && **s >= '5')
+			usec++;
+	}
+	if (n == 0)
+		return -1;
+	for (; n < 6; n++)
+		usec *= 10;
+	return usec;
+}
+
+/*
+ * offset_at reads Z or ±HH[[:]MM[[:]SS]] as seconds east of UTC; false where there is none.
+ */
+static bool
+offset_at(const char **s, const char *end, int *seconds)
+{
+	int			sign;
+	int			part[3] = {0, 0, 0};
+	int			i;
+
+	*seconds = 0;
+	if (take(s, end, 'Z') || take(s, end, 'z'))
+		return true;
+	if (take(s, end, '+'))
+		sign = 1;
+	else if (take(s, end, '-'))
+		sign = -1;
+	else
+		return false;
+	for (i = 0; i < 3 && (i == 0 || *s < end); i++)
+	{
+		if (i > 0)
+			(void) take(s, end, ':');
+		part[i] = digits_at(s, end, 2);
+		if (part[i] < 0 || part[i] > (i == 0 ? 15 : 59))
+			return false;
+	}
+	*seconds = sign * (part[0] * SECS_PER_HOUR + part[1] * SECS_PER_MINUTE + part[2]);
+	return true;
+}
+
+/*
+ * iso_instant reads an ISO 8601 instant with its offset, whatever DateStyle and TimeZone say.
+ */
+static bool
+iso_instant(const char *s, int len, TimestampTz *result)
+{
+	const char *end = s + len;
+	int			year,
+				month,
+				day,
+				hour,
+				minute,
+				second = 0,
+				usec = 0,
+				offset;
+
+	year = digits_at(&s, end, 4);
+	if (year < 1 || !take(&s, end, '-'))
+		return false;
+	month = digits_at(&s, end, 2);
+	if (month < 1 || month > 12 || !take(&s, end, '-'))
+		return false;
+	day = digits_at(&s, end, 2);
+	if (day < 1 || day > day_tab[isleap(year)][month - 1] ||
+		!(take(&s, end, 'T') || take(&s, end, 't') || take(&s, end, ' ')))
+		return false;
+	hour = digits_at(&s, end, 2);
+	if (hour < 0 || hour > 23 || !take(&s, end, ':'))
+		return false;
+	minute = digits_at(&s, end, 2);
+	if (minute < 0 || minute > 59)
+		return false;
+	if (take(&s, end, ':'))
+	{
+		second = digits_at(&s, end, 2);
+		usec = fraction_at(&s, end);
+		if (second < 0 || second > 60 || usec < 0)
+			return false;
+	}
+	(void) take(&s, end, ' ');
+	if (!offset_at(&s, end, &offset) || s != end)
+		return false;
+
+	*result = ((int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY +
+			   hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - offset) * USECS_PER_SEC + usec;
+	return true;
+}
+
+/*
+ * unix_instant reads a Unix number, seconds or milliseconds, fractions included, exactly.
+ */
+static bool
+unix_instant(Numeric n, TimestampTz *result)
+{
+	Datum		d = NumericGetDatum(n);
+	double		approx;
+	Datum		unit;
+	int64		usec;
+
+	if (numeric_is_nan(n) || numeric_is_inf(n))
+		return false;
+	approx = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, d));
+	if (approx > 4e15 || approx < -4e12)	/* far outside anything that a timestamp holds */
+		return false;
+	unit = DirectFunctionCall1(int8_numeric,
+							   Int64GetDatum(approx >= MILLISECONDS_FROM ? 1000 : USECS_PER_SEC));
+	usec = DatumGetInt64(DirectFunctionCall1(numeric_int8,
+											 DirectFunctionCall2(numeric_mul, d, unit)));
+	*result = usec - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
+	return IS_VALID_TIMESTAMP(*result);
+}
+
+/*
+ * ecstats_json_instant reads an instant: a Unix number or an ISO 8601 text with offset.
+ */
+bool
+ecstats_json_instant(const JsonbValue *v, const char *member, TimestampTz *result,
+					 EcstatsFault *fault)
+{
+	if (v->type == jbvNumeric && unix_instant(v->val.numeric, result))
+		return true;
+	if (v->type == jbvString && iso_instant(v->val.string.val, v->val.string.len, result))
+		return true;
+	return ecstats_fault(fault, ERRCODE_INVALID_DATETIME_FORMAT, member, instant_hint,
+						 ecstats_json_shown(v), "member \"%s\" is no instant", member);
+}
+
+/*
+ * ecstats_json_elements begins to walk a payload; more than max elements are an error that calls them
+ * what.
+ */
+EcstatsElements
+ecstats_json_elements(Jsonb *payload, int max, const char *what)
+{
+	EcstatsElements elements = {0};
+
+	elements.payload = payload;
+	elements.in_array = JB_ROOT_IS_ARRAY(payload) && !JB_ROOT_IS_SCALAR(payload);
+	if (elements.in_array && JB_ROOT_COUNT(payload) > max)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("the payload has %u %s, the most is %d", JB_ROOT_COUNT(payload), what, max),
+				 errhint("Send several arrays.")));
+	if (elements.in_array)
+		elements.it = JsonbIteratorInit(&payload->root);
+	return elements;
+}
+
+/*
+ * ecstats_json_next_element returns the next element, not deeper than itself; false at the end.
+ */
+bool
+ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element)
+{
+	Jsonb	   *payload = elements->payload;
+	JsonbIteratorToken token;
+
+	if (elements->in_array)
+	{
+		while ((token = JsonbIteratorNext(&elements->it, element, true)) != WJB_DONE)
+		{
+			if (token == WJB_ELEM)
+			{
+				elements->ord++;
+				return true;
+			}
+		}
+		return false;
+	}
+	if (elements->ord++ > 0)
+		return false;
+	if (JB_ROOT_IS_SCALAR(payload))
+		(void) JsonbExtractScalar(&payload->root, element);
+	else
+	{
+		element->type = jbvBinary;
+		element->val.binary.data = &payload->root;
+		element->val.binary.len = VARSIZE_ANY_EXHDR(payload);
+	}
+	return true;
+}

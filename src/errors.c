@@ -1,0 +1,154 @@
+/*
+ * errors.c
+ *		Faults of one row: made by a rule, then raised or stored.
+ */
+#include "postgres.h"
+
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "errors.h"
+
+#define SHOWN_BYTES 60			/* of an offending value in DETAIL */
+
+/*
+ * ecstats_fault fills a fault and returns false, so that a rule ends with "return ecstats_fault(…)".
+ * detail is palloc'd by the caller or NULL; column and hint are constants.
+ */
+bool
+ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column, const char *hint, char *detail,
+			  const char *fmt,...)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	for (;;)
+	{
+		va_list		args;
+		int			needed;
+
+		va_start(args, fmt);
+		needed = appendStringInfoVA(&buf, fmt, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&buf, needed);
+	}
+	fault->sqlstate = sqlstate;
+	fault->column = column;
+	fault->message = buf.data;
+	fault->detail = detail;
+	fault->hint = hint;
+	return false;
+}
+
+/*
+ * ecstats_fault_raise raises a fault as an error that names table, column and constraint.
+ */
+void
+ecstats_fault_raise(const EcstatsFault *fault, const char *table, const char *constraint)
+{
+	ereport(ERROR,
+			(errcode(fault->sqlstate),
+			 errmsg("%s", fault->message),
+			 fault->detail ? errdetail("%s", fault->detail) : 0,
+			 fault->hint ? errhint("%s", fault->hint) : 0,
+			 err_generic_string(PG_DIAG_SCHEMA_NAME, "ecstats"),
+			 err_generic_string(PG_DIAG_TABLE_NAME, table),
+			 fault->column ? err_generic_string(PG_DIAG_COLUMN_NAME, fault->column) : 0,
+			 constraint ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, constraint) : 0));
+	pg_unreachable();
+}
+
+/*
+ * ecstats_fault_text returns message, detail and hint in one line, for ecstats.rejects.
+ */
+char *
+ecstats_fault_text(const EcstatsFault *fault)
+{
+	StringInfoData buf;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, fault->message);
+	if (fault->detail)
+		appendStringInfo(&buf, ". %s", fault->detail);
+	if (fault->hint)
+		appendStringInfo(&buf, " %s", fault->hint);
+	return buf.data;
+}
+
+/*
+ * ecstats_shown returns "Value: …." with the value quoted, escaped and cut to a bounded length on a
+ * character boundary, so that it can stand in DETAIL and in a log whatever it holds.
+ */
+char *
+ecstats_shown(const char *value, int length)
+{
+	StringInfoData buf;
+	int			cut = length > SHOWN_BYTES ? pg_mbcliplen(value, length, SHOWN_BYTES) : length;
+	int			i;
+
+	initStringInfo(&buf);
+	appendStringInfoString(&buf, "Value: \"");
+	for (i = 0; i < cut; i++)
+	{
+		unsigned char c = (unsigned char) value[i];
+
+		if (c == '"' || c == '\\')
+			appendStringInfo(&buf, "\\%c", c);
+		else if (c < 0x20 || c == 0x7f)
+			appendStringInfo(&buf, "\\x%02x", c);
+		else
+			appendStringInfoChar(&buf, (char) c);
+	}
+	if (cut < length)
+		appendStringInfo(&buf, "...\" (%d bytes in all).", length);
+	else
+		appendStringInfoString(&buf, "\".");
+	return buf.data;
+}
+
+/*
+ * find_control returns the offset of the first control character (C0, DEL; C1 too in UTF-8), -1 where
+ * there is none. Every server encoding keeps ASCII bytes for ASCII characters.
+ */
+static int
+find_control(const char *s, int len)
+{
+	bool		utf8 = GetDatabaseEncoding() == PG_UTF8;
+	int			i;
+
+	for (i = 0; i < len; i++)
+	{
+		unsigned char c = (unsigned char) s[i];
+
+		if (c < 0x20 || c == 0x7f)
+			return i;
+		if (utf8 && c == 0xc2 && i + 1 < len && (unsigned char) s[i + 1] < 0xa0)
+			return i;
+	}
+	return -1;
+}
+
+/*
+ * ecstats_check_text holds a text against its length in bytes and forbids control characters.
+ */
+bool
+ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len, int min, int max)
+{
+	int			at;
+
+	if (len < min)
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Send a value, or leave the row out.",
+							 NULL, "%s is empty", column);
+	if (len > max)
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Shorten it at the source.",
+							 ecstats_shown(s, len), "%s has %d bytes, the most is %d", column, len, max);
+	at = find_control(s, len);
+	if (at >= 0)
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column,
+							 "Remove control characters (line ends and tabs are some) at the source.",
+							 ecstats_shown(s, len), "%s has a control character at byte %d", column,
+							 at + 1);
+	return true;
+}
