@@ -38,6 +38,7 @@ SQL_PIECES = \
 	sql/00_header.sql \
 	sql/10_config.sql \
 	sql/11_day.sql \
+	sql/12_intake.sql \
 	sql/20_event_c.sql \
 	sql/21_order_c.sql \
 	sql/22_rollup_c.sql \

@@ -67,17 +67,3 @@ INSERT INTO ecstats.event_types (event, weight, is_page_view, funnel_step, descr
 	('share',			0.5, false, NULL, 'Shared a page or a product'),
 	('favorite',		0,	 false, NULL, 'Put a product on the list of favourites');
 
--- What could not be stored, whole, with the reason. Shared by events and orders.
-CREATE TABLE ecstats.rejects (
-	id			bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-	received_at	timestamptz NOT NULL DEFAULT now(),
-	source		text NOT NULL,
-	payload		jsonb NOT NULL,
-	sqlstate	text NOT NULL,
-	reason		text NOT NULL
-);
-CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
-COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now';
-COMMENT ON COLUMN ecstats.rejects.source IS '''track'' or ''order''';
-COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
-

@@ -1,20 +1,6 @@
 -- sql/40_event.sql
 -- Intake of events as JSON.
 
--- ecstats.on_error_check: the modes of an intake. Result: true for 'raise'.
-CREATE OR REPLACE FUNCTION ecstats.on_error_check(on_error text) RETURNS boolean
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF on_error IS NULL OR on_error NOT IN ('raise', 'quarantine') THEN
-		RAISE EXCEPTION 'on_error is neither raise nor quarantine'
-			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(on_error, 60)),
-				  HINT = 'raise refuses the whole call, quarantine stores the good ones and keeps the others in ecstats.rejects.';
-	END IF;
-	RETURN on_error = 'raise';
-END
-$$;
-COMMENT ON FUNCTION ecstats.on_error_check(text) IS 'True for raise, false for quarantine, 22023 for anything else.';
-
 -- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
 -- tomorrow) and have none. Cheap when all are there, which is nearly always.
 CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void

@@ -1,0 +1,31 @@
+-- sql/12_intake.sql
+-- What the intake of events and of orders have in common.
+
+-- ecstats.on_error_check: the modes of an intake. Result: true for 'raise'.
+CREATE OR REPLACE FUNCTION ecstats.on_error_check(on_error text) RETURNS boolean
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF on_error IS NULL OR on_error NOT IN ('raise', 'quarantine') THEN
+		RAISE EXCEPTION 'on_error is neither raise nor quarantine'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(on_error, 60)),
+				  HINT = 'raise refuses the whole call, quarantine stores the good ones and keeps the others in ecstats.rejects.';
+	END IF;
+	RETURN on_error = 'raise';
+END
+$$;
+COMMENT ON FUNCTION ecstats.on_error_check(text) IS 'True for raise, false for quarantine, 22023 for anything else.';
+
+-- What could not be stored, whole, with the reason. Shared by events and orders.
+CREATE TABLE ecstats.rejects (
+	id			bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	received_at	timestamptz NOT NULL DEFAULT now(),
+	source		text NOT NULL,
+	payload		jsonb NOT NULL,
+	sqlstate	text NOT NULL,
+	reason		text NOT NULL
+);
+CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
+COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now';
+COMMENT ON COLUMN ecstats.rejects.source IS '''track'' or ''order''';
+COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
+
