@@ -58,6 +58,7 @@ SQL_PIECES = \
 	sql/41_event_partition.sql \
 	sql/42_order.sql \
 	sql/43_rollup.sql \
+	sql/43_rollup_close.sql \
 	sql/44_job.sql \
 	sql/45_report.sql \
 	sql/46_channel.sql \

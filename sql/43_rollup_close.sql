@@ -1,0 +1,164 @@
+-- sql/43_rollup_close.sql
+-- Closing and restating: which days are due, and the one place that writes daily_kpi.
+
+-- ecstats.rollup_lock: one run at a time closes days; the others wait and then see what it did.
+CREATE OR REPLACE FUNCTION ecstats.rollup_lock() RETURNS void
+	LANGUAGE sql VOLATILE AS $$ SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ecstats.rollup'), 0) $$;
+COMMENT ON FUNCTION ecstats.rollup_lock() IS 'Waits until no other transaction closes days; held until commit.';
+
+-- ecstats.rollup_gaps: ranges of days before a day that are not stored.
+CREATE OR REPLACE FUNCTION ecstats.rollup_gaps(before date, OUT from_day date, OUT to_day date) RETURNS SETOF record
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT g.from_day, g.to_day
+	  FROM (SELECT lag(k.day + 1, 1, date '1999-12-30') OVER (ORDER BY k.day) AS from_day, least(k.day, before) AS to_day
+			  FROM (SELECT d.day FROM ecstats.daily_kpi d UNION SELECT date '9999-01-01') k) g
+	 WHERE g.from_day < g.to_day $$;
+COMMENT ON FUNCTION ecstats.rollup_gaps(date) IS 'Ranges [from_day, to_day) of business days before a day that are not closed.';
+
+-- ecstats.rollup_hop: the days of a range that have a row in one table, by hops along the index of a
+-- timestamptz column.
+CREATE OR REPLACE FUNCTION ecstats.rollup_hop(relation regclass, time_column name, from_day date, to_day date) RETURNS SETOF date
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	query text := format('SELECT %1$I FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 ORDER BY %1$I LIMIT 1', time_column, relation);
+	until timestamptz := ecstats.day_start(to_day);
+	at timestamptz := ecstats.day_start(from_day);
+	found_at timestamptz;
+	day date;
+BEGIN
+	LOOP
+		EXECUTE query INTO found_at USING at, until;
+		EXIT WHEN found_at IS NULL;
+		day := ecstats.day_of(found_at);
+		RETURN NEXT day;
+		at := ecstats.day_start(day + 1);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_hop(regclass, name, date, date) IS
+	'Business days from from_day to before to_day with a row in relation, by its indexed time column.';
+
+-- ecstats.rollup_open_days: ended days before a day that have data and are not closed.
+CREATE OR REPLACE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT h FROM ecstats.rollup_gaps(before) g CROSS JOIN LATERAL (
+		SELECT ecstats.rollup_hop('ecstats.order_lines', 'order_time', g.from_day, g.to_day)
+		UNION SELECT ecstats.rollup_hop('ecstats.order_lines', 'paid_time', g.from_day, g.to_day)
+		UNION SELECT ecstats.rollup_hop('ecstats.events_default', 'event_time', g.from_day, g.to_day)) d(h)
+	UNION
+	SELECT h
+	  FROM pg_partition_tree('ecstats.events') p
+	  JOIN pg_class c ON c.oid = p.relid
+	 CROSS JOIN LATERAL ecstats.rollup_hop(p.relid, 'event_time', date '1999-12-30', before) h
+	 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass
+	   -- a partition whose name is a closed day need not be opened
+	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.event_partition_name(k.day))
+	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
+	 ORDER BY 1 $$;
+COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
+
+-- ecstats.rollup_stale_days: closed days whose raw rows changed since they were computed.
+CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.day FROM ecstats.day_state s
+	 WHERE NOT s.frozen
+	   AND (EXISTS (SELECT FROM ecstats.day_marks m WHERE m.day = s.day)
+			OR s.unseen <> '{}' AND
+			(s.cluster <> (SELECT system_identifier FROM pg_control_system())
+			 OR EXISTS (SELECT FROM unnest(s.unseen) x
+						 WHERE NOT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) r WHERE r = x))))
+	 ORDER BY s.day $$;
+COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
+	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
+
+-- ecstats.rollup_complete: may a day be called complete?
+CREATE OR REPLACE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT at >= ecstats.day_start(day + 1) + (SELECT c.close_grace FROM ecstats.config c)
+	   AND NOT EXISTS (
+		SELECT FROM pg_locks l
+		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		 WHERE l.locktype = 'relation' AND l.granted
+		   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+		   AND l.pid IS DISTINCT FROM pg_backend_pid()
+		   -- a prepared transaction has no backend and does not say when it began: it counts
+		   AND (l.pid IS NULL OR a.xact_start < ecstats.day_start(day + 1))
+		   AND (l.relation = 'ecstats.order_lines'::regclass
+				OR l.relation IN (SELECT p.relid FROM pg_partition_tree('ecstats.events') p))) $$;
+COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
+	'True when close_grace has passed since the day''s end and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
+
+-- ecstats.rollup_put: the only writer of daily_kpi. A first close is revision 1; a change of figures adds one
+-- and leaves its restatements; becoming complete is no revision. Result: true at the first close.
+CREATE OR REPLACE FUNCTION ecstats.rollup_put(kpi ecstats.daily_kpi, at timestamptz) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	state_columns text[] := '{day,complete,closed_at,revision}';
+	stored ecstats.daily_kpi;
+BEGIN
+	SELECT * INTO stored FROM ecstats.daily_kpi k WHERE k.day = kpi.day;
+	IF NOT FOUND THEN
+		kpi.revision := 1;
+		kpi.closed_at := at;
+		kpi.complete := ecstats.rollup_complete(kpi.day, at);
+		INSERT INTO ecstats.daily_kpi SELECT kpi.*;
+		RETURN true;
+	END IF;
+	IF to_jsonb(stored) - state_columns <> to_jsonb(kpi) - state_columns THEN
+		kpi.revision := stored.revision + 1;
+		kpi.closed_at := stored.closed_at;
+		kpi.complete := stored.complete;
+		DELETE FROM ecstats.daily_kpi k WHERE k.day = kpi.day;
+		INSERT INTO ecstats.daily_kpi SELECT kpi.*;
+		INSERT INTO ecstats.restatements (day, revision, column_name, old, new, at)
+		SELECT kpi.day, kpi.revision, n.key, (o.value #>> '{}')::numeric, (n.value #>> '{}')::numeric, rollup_put.at
+		  FROM jsonb_each(to_jsonb(kpi) - state_columns) n
+		  JOIN jsonb_each(to_jsonb(stored)) o ON o.key = n.key AND o.value <> n.value;
+	END IF;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz) IS
+	'Stores a day''s figures: revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
+
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
+-- first close. The marks are taken before the scan's snapshot: a row that commits later leaves a new one.
+CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	computed record;
+	kpi ecstats.daily_kpi;
+	other date;
+	others date[];
+	first boolean;
+	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
+BEGIN
+	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
+	SELECT * INTO computed FROM ecstats.rollup_write(the_day) w;
+	kpi := computed.kpi;
+
+	others := array(SELECT ecstats.rollup_first_seen(the_day));
+	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
+	first := ecstats.rollup_put(kpi, at);
+	FOREACH other IN ARRAY others LOOP
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
+		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
+		PERFORM ecstats.rollup_put(kpi, at);
+	END LOOP;
+
+	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
+	-- that still are: whoever began since then has marked the day.
+	INSERT INTO ecstats.day_state AS s (day, unseen, cluster)
+	VALUES (the_day, array(SELECT pg_snapshot_xip(computed.seen)), this_cluster)
+	ON CONFLICT (day) DO UPDATE
+	   SET cluster = this_cluster,
+		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
+						 ELSE array(SELECT unnest(s.unseen) INTERSECT SELECT unnest(excluded.unseen)) END
+	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster;
+	RETURN first;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
+	'Computes one ended day from raw rows and stores its figures; true at its first close.';
+
