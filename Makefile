@@ -21,6 +21,10 @@ OBJS = \
 	src/order.o \
 	src/order_json.o \
 	src/rollup.o \
+	src/rollup_table.o \
+	src/rollup_counts.o \
+	src/rollup_money.o \
+	src/rollup_user.o \
 	src/rollup_event.o \
 	src/rollup_order.o \
 	src/cron_expr.o \

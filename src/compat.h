@@ -12,4 +12,9 @@
 /* check_function_bodies and other GUC variables moved to a header of their own. */
 #include "utils/guc.h"
 
+/* The macros on variable-length values left postgres.h. */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
 #endif							/* ECSTATS_COMPAT_H */

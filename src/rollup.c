@@ -1,2 +1,164 @@
-/* src/rollup.c */
+/*
+ * rollup.c
+ *		What the one-pass rollup is built on: memory that is counted, rows handed back through a
+ *		tuplestore (bounded by work_mem, then on disk), arrays of names.
+ */
 #include "postgres.h"
+
+#include <sys/mman.h>
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "rollup.h"
+
+/* One call takes no more than this, whatever the data is: about 40 million users of a range. */
+#define ROLLUP_MEMORY_LIMIT ((Size) 4 * 1024 * 1024 * 1024)
+
+/* Blocks from this size on are worth huge pages: the tables are read at random. */
+#define HUGE_PAGE ((Size) 2 * 1024 * 1024)
+
+static void check_limit(RollupSpace *space, Size size);
+static void ask_huge_pages(void *block, Size size);
+
+/*
+ * ecstats_rollup_space_init makes the memory of one call, a child of the current context: what the
+ * call does not delete goes with its parent, also after an error.
+ */
+void
+ecstats_rollup_space_init(RollupSpace *space)
+{
+	space->context =
+		AllocSetContextCreate(CurrentMemoryContext, "ecstats rollup", ALLOCSET_DEFAULT_SIZES);
+	space->used = 0;
+	space->limit = sizeof(Size) > 4 ? ROLLUP_MEMORY_LIMIT : MaxAllocSize;
+}
+
+/*
+ * ecstats_rollup_alloc returns a zeroed block of any size, or fails with 53200 when the call would
+ * take more than its limit.
+ */
+void *
+ecstats_rollup_alloc(RollupSpace *space, Size size)
+{
+	void *block;
+
+	check_limit(space, size);
+	block = MemoryContextAllocHuge(space->context, size);
+	space->used += size;
+	ask_huge_pages(block, size);
+	memset(block, 0, size);
+	return block;
+}
+
+/*
+ * ecstats_rollup_free gives a block of the given size back.
+ */
+void
+ecstats_rollup_free(RollupSpace *space, void *block, Size size)
+{
+	pfree(block);
+	space->used -= size;
+}
+
+/*
+ * ecstats_rollup_grow makes a block larger, and zeroes what is new. The old block may be NULL.
+ */
+void *
+ecstats_rollup_grow(RollupSpace *space, void *block, Size old_size, Size new_size)
+{
+	if (block == NULL)
+		return ecstats_rollup_alloc(space, new_size);
+	check_limit(space, new_size - old_size);
+	block = repalloc_huge(block, new_size);
+	space->used += new_size - old_size;
+	memset((char *) block + old_size, 0, new_size - old_size);
+	return block;
+}
+
+/*
+ * check_limit fails if this many more bytes are too many.
+ */
+static void
+check_limit(RollupSpace *space, Size size)
+{
+	if (size > space->limit || space->used > space->limit - size)
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("rollup needs more than %zu MB of memory", space->limit >> 20),
+				 errdetail("Another %zu bytes were asked for after %zu bytes.", size, space->used),
+				 errhint("Compute a shorter range of time, or look for ids that are different in "
+						 "every row.")));
+}
+
+/*
+ * ask_huge_pages tells the system that a large block will be read at random; only a hint, so that
+ * its answer does not matter.
+ */
+static void
+ask_huge_pages(void *block, Size size)
+{
+#ifdef MADV_HUGEPAGE
+	uintptr_t from = TYPEALIGN(HUGE_PAGE, (uintptr_t) block);
+	uintptr_t to = TYPEALIGN_DOWN(HUGE_PAGE, (uintptr_t) block + size);
+
+	if (from < to)
+		(void) madvise((void *) from, to - from, MADV_HUGEPAGE);
+#endif
+}
+
+/*
+ * ecstats_rollup_result_init prepares to return rows: the caller puts them with
+ * tuplestore_putvalues(). The row type is the one that the query expects, which saves a look-up in
+ * the catalogs for each call.
+ */
+void
+ecstats_rollup_result_init(FunctionCallInfo fcinfo, int columns, RollupResult *result)
+{
+	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
+	MemoryContext old;
+
+	if (info == NULL || !IsA(info, ReturnSetInfo) || !(info->allowedModes & SFRM_Materialize))
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("set-valued function called in context that cannot accept a set"),
+						errhint("Call it in the FROM clause.")));
+
+	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
+	if (info->expectedDesc != NULL)
+		result->desc = CreateTupleDescCopy(info->expectedDesc);
+	else if (get_call_result_type(fcinfo, NULL, &result->desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	else
+		result->desc = CreateTupleDescCopy(result->desc);
+	if (result->desc->natts != columns)
+		elog(ERROR, "rollup returns %d columns, %d are expected", columns, result->desc->natts);
+	result->store =
+		tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+	MemoryContextSwitchTo(old);
+
+	info->returnMode = SFRM_Materialize;
+	info->setResult = result->store;
+	info->setDesc = result->desc;
+}
+
+/*
+ * ecstats_rollup_texts takes a text[] argument apart; a NULL in it is refused, under the argument's
+ * name.
+ */
+void
+ecstats_rollup_texts(ArrayType *array, const char *name, Datum **texts, int *ntexts)
+{
+	bool *nulls;
+	int i;
+
+	deconstruct_array(array, TEXTOID, -1, false, TYPALIGN_INT, texts, &nulls, ntexts);
+	for (i = 0; i < *ntexts; i++)
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s has a NULL element", name),
+					 errdetail("Element %d is NULL.", i + 1)));
+}

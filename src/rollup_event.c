@@ -1,2 +1,598 @@
-/* src/rollup_event.c */
+/*
+ * rollup_event.c
+ *		One pass over a range of ecstats.events: totals, events, funnel and users. Rows come from the
+ *		table access method, not from the executor. They are taken in batches: the slots and then the
+ *		records of a batch's users are prefetched, since nearly every user is a cache miss.
+ */
 #include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/tupmacs.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "partitioning/partbounds.h"
+#include "partitioning/partdesc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/partcache.h"
+#include "utils/rel.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "rollup.h"
+
+#define BATCH_ROWS	 256
+#define BATCH_BYTES	 (ROLLUP_MAX_LENGTH + 1)
+#define SCAN_COLUMNS 3
+
+/* What is known of an event name. */
+typedef struct EventName
+{
+	int64 events;
+	int64 users; /* filled in after the pass */
+	uint32 ref;	 /* record in EventScan.names */
+	bool page_view;
+} EventName;
+
+/* One row of a batch. */
+typedef struct BatchRow
+{
+	const char *id; /* in EventScan.bytes */
+	uint32 length;
+	uint32 hash;
+	uint32 ref;	  /* a record that is probably this user's */
+	uint32 event; /* number from 0 */
+} BatchRow;
+
+typedef struct EventScan
+{
+	RollupSpace space;
+	TimestampTz from_time;
+	TimestampTz to_time;
+	Datum *page_views;
+	int npage_views;
+	RollupTable names; /* payload: number of the event, from 0 */
+	EventName *events;
+	uint32 nevents;
+	uint32 max_events;
+	RollupUsers users;
+	BatchRow *rows;
+	uint32 nrows;
+	char *bytes; /* the ids of the batch */
+	uint32 nbytes;
+} EventScan;
+
+/* The three columns of a row, as they lie in the tuple. */
+typedef struct EventRow
+{
+	TimestampTz event_time;
+	Datum user_id;
+	Datum event;
+} EventRow;
+
+PG_FUNCTION_INFO_V1(ecstats_rollup_scan_events);
+
+static void scan_init(EventScan *scan, FunctionCallInfo fcinfo);
+static void check_parent(Relation parent);
+static void scan_relation(EventScan *scan, Oid relid, Snapshot snapshot);
+static void scan_partitions(EventScan *scan, Relation parent, Snapshot snapshot);
+static bool bounds_meet_range(EventScan *scan, PartitionBoundInfo bounds, int index);
+static void scan_heap(EventScan *scan, Relation heap, Snapshot snapshot);
+static bool get_row_in_place(HeapTuple tuple, EventRow *row);
+static void get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row);
+static void take_row(EventScan *scan, const EventRow *row);
+static uint32 event_number(EventScan *scan, Datum event);
+static bool is_page_view(const EventScan *scan, const char *name, uint32 length);
+static void flush_batch(EventScan *scan);
+static void put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts);
+static void put_totals(EventScan *scan, RollupResult *result);
+static void put_events(EventScan *scan, RollupResult *result, bool numbers);
+static void put_funnel(EventScan *scan, RollupResult *result, ArrayType *funnel);
+static void put_users(EventScan *scan, RollupResult *result);
+
+/*
+ * ecstats_rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[],
+ * funnel text[], with_users boolean) returns everything that is counted from events, see
+ * sql/22_rollup_c.sql. The rows are those of the caller's snapshot.
+ */
+Datum
+ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
+{
+	ArrayType *funnel = PG_GETARG_ARRAYTYPE_P(3);
+	bool with_users = PG_GETARG_BOOL(4);
+	RollupResult result;
+	EventScan scan;
+	Relation parent;
+	Snapshot snapshot;
+	int64 *by_event;
+	uint32 i;
+
+	ecstats_rollup_result_init(fcinfo, 5, &result);
+	scan_init(&scan, fcinfo);
+
+	parent = table_openrv(makeRangeVar("ecstats", "events", -1), AccessShareLock);
+	check_parent(parent);
+	snapshot = RegisterSnapshot(GetActiveSnapshot());
+	if (scan.from_time < scan.to_time)
+		scan_relation(&scan, RelationGetRelid(parent), snapshot);
+	flush_batch(&scan);
+	UnregisterSnapshot(snapshot);
+	table_close(parent, NoLock);
+
+	by_event = ecstats_rollup_alloc(&scan.space, (scan.nevents + ROLLUP_NEAR) * sizeof(int64));
+	ecstats_rollup_users_by_event(&scan.users, by_event);
+	for (i = 0; i < scan.nevents; i++)
+		scan.events[i].users = by_event[i];
+
+	put_totals(&scan, &result);
+	put_events(&scan, &result, with_users);
+	put_funnel(&scan, &result, funnel);
+	if (with_users)
+		put_users(&scan, &result);
+	MemoryContextDelete(scan.space.context);
+	return (Datum) 0;
+}
+
+/*
+ * scan_init makes an empty state from the arguments.
+ */
+static void
+scan_init(EventScan *scan, FunctionCallInfo fcinfo)
+{
+	memset(scan, 0, sizeof(*scan));
+	scan->from_time = PG_GETARG_TIMESTAMPTZ(0);
+	scan->to_time = PG_GETARG_TIMESTAMPTZ(1);
+	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "page_views", &scan->page_views,
+						 &scan->npage_views);
+	ecstats_rollup_space_init(&scan->space);
+	ecstats_rollup_table_init(&scan->names, &scan->space, sizeof(uint32));
+	ecstats_rollup_users_init(&scan->users, &scan->space);
+	scan->rows = ecstats_rollup_alloc(&scan->space, BATCH_ROWS * sizeof(BatchRow));
+	scan->bytes = ecstats_rollup_alloc(&scan->space, BATCH_BYTES);
+}
+
+/*
+ * check_parent refuses what the executor would refuse: it is not asked here.
+ */
+static void
+check_parent(Relation parent)
+{
+	Oid relid = RelationGetRelid(parent);
+	AclResult acl = pg_class_aclcheck(relid, GetUserId(), ACL_SELECT);
+	static const char *const names[] = {"event_time", "user_id", "event"};
+	static const Oid types[] = {TIMESTAMPTZOID, TEXTOID, TEXTOID};
+	int i;
+
+	if (acl != ACLCHECK_OK)
+		aclcheck_error(acl, OBJECT_TABLE, RelationGetRelationName(parent));
+	if (check_enable_rls(relid, InvalidOid, false) == RLS_ENABLED)
+		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+						errmsg("rollup cannot read events under row-level security"),
+						errhint("Run it as the owner of the table, or as a role with BYPASSRLS.")));
+	for (i = 0; i < SCAN_COLUMNS; i++)
+		if (get_atttype(relid, get_attnum(relid, names[i])) != types[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_DATATYPE_MISMATCH),
+					 errmsg("column \"%s\" of ecstats.events is not what rollup reads", names[i]),
+					 errdetail("It has to be of type %s.", format_type_be(types[i]))));
+}
+
+/*
+ * scan_relation scans a table, or what is below a partitioned one. The lock is kept until the
+ * transaction ends, as a query would.
+ */
+static void
+scan_relation(EventScan *scan, Oid relid, Snapshot snapshot)
+{
+	Relation rel;
+
+	check_stack_depth();
+	rel = table_open(relid, AccessShareLock);
+	switch (rel->rd_rel->relkind)
+	{
+		case RELKIND_PARTITIONED_TABLE:
+			scan_partitions(scan, rel, snapshot);
+			break;
+		case RELKIND_RELATION:
+			scan_heap(scan, rel, snapshot);
+			break;
+		default:
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("rollup cannot read partition \"%s\"", RelationGetRelationName(rel)),
+					 errdetail("It is not an ordinary table."),
+					 errhint("Attach only ordinary tables to ecstats.events.")));
+	}
+	table_close(rel, NoLock);
+}
+
+/*
+ * scan_partitions scans the partitions that can have rows of the range: those whose bounds meet it
+ * and the default one; all of them if the table is not partitioned by event_time.
+ */
+static void
+scan_partitions(EventScan *scan, Relation parent, Snapshot snapshot)
+{
+	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
+	PartitionKey key = RelationGetPartitionKey(parent);
+	PartitionBoundInfo bounds = desc->boundinfo;
+	AttrNumber event_time = get_attnum(RelationGetRelid(parent), "event_time");
+	int i;
+
+	if (desc->nparts == 0)
+		return;
+	if (key->strategy != PARTITION_STRATEGY_RANGE || key->partnatts != 1 ||
+		key->partattrs[0] != event_time)
+	{
+		for (i = 0; i < desc->nparts; i++)
+			scan_relation(scan, desc->oids[i], snapshot);
+		return;
+	}
+	for (i = 0; i <= bounds->ndatums; i++)
+		if (bounds->indexes[i] >= 0 && bounds_meet_range(scan, bounds, i))
+			scan_relation(scan, desc->oids[bounds->indexes[i]], snapshot);
+	if (partition_bound_has_default(bounds))
+		scan_relation(scan, desc->oids[bounds->default_index], snapshot);
+}
+
+/*
+ * bounds_meet_range tells whether the partition between bound index - 1 (inclusive) and bound index
+ * (exclusive) can have rows of the range.
+ */
+static bool
+bounds_meet_range(EventScan *scan, PartitionBoundInfo bounds, int index)
+{
+	if (index > 0 && bounds->kind[index - 1][0] == PARTITION_RANGE_DATUM_VALUE &&
+		DatumGetTimestampTz(bounds->datums[index - 1][0]) >= scan->to_time)
+		return false;
+	if (index < bounds->ndatums && bounds->kind[index][0] == PARTITION_RANGE_DATUM_VALUE &&
+		DatumGetTimestampTz(bounds->datums[index][0]) <= scan->from_time)
+		return false;
+	return true;
+}
+
+/*
+ * scan_heap takes the rows of one table that are in the range.
+ */
+static void
+scan_heap(EventScan *scan, Relation heap, Snapshot snapshot)
+{
+	Oid relid = RelationGetRelid(heap);
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	TableScanDesc reader = table_beginscan(heap, snapshot, 0, NULL);
+	AttrNumber columns[SCAN_COLUMNS];
+	uint32 seen = 0;
+	EventRow row;
+	bool in_place;
+
+	columns[0] = get_attnum(relid, "event_time");
+	columns[1] = get_attnum(relid, "user_id");
+	columns[2] = get_attnum(relid, "event");
+	in_place = TTS_IS_BUFFERTUPLE(slot) && columns[0] == 1 && columns[1] == 2 && columns[2] == 3;
+
+	while (table_scan_getnextslot(reader, ForwardScanDirection, slot))
+	{
+		if ((++seen & 0xFF) == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (!in_place || !get_row_in_place(((HeapTupleTableSlot *) slot)->tuple, &row))
+			get_row(slot, columns, &row);
+		if (row.event_time >= scan->from_time && row.event_time < scan->to_time)
+			take_row(scan, &row);
+	}
+	table_endscan(reader);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * get_row_in_place reads the columns where they are first in the tuple and none of them is NULL: a
+ * third of the work of deforming it. False if the tuple is another one.
+ */
+static bool
+get_row_in_place(HeapTuple tuple, EventRow *row)
+{
+	HeapTupleHeader header = tuple->t_data;
+	const char *data = (const char *) header + header->t_hoff;
+	const bits8 first = (1 << SCAN_COLUMNS) - 1;
+	uint32 at = sizeof(TimestampTz);
+
+	if (HeapTupleHeaderGetNatts(header) < SCAN_COLUMNS ||
+		(HeapTupleHasNulls(tuple) && (header->t_bits[0] & first) != first))
+		return false;
+	memcpy(&row->event_time, data, sizeof(TimestampTz));
+	at = att_align_pointer(at, TYPALIGN_INT, -1, data + at);
+	row->user_id = PointerGetDatum(data + at);
+	at = att_addlength_pointer(at, -1, data + at);
+	at = att_align_pointer(at, TYPALIGN_INT, -1, data + at);
+	row->event = PointerGetDatum(data + at);
+	return true;
+}
+
+/*
+ * get_row reads the columns wherever they are.
+ */
+static void
+get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row)
+{
+	Datum values[SCAN_COLUMNS];
+	bool null;
+	int i;
+
+	for (i = 0; i < SCAN_COLUMNS; i++)
+	{
+		values[i] = slot_getattr(slot, columns[i], &null);
+		if (null)
+			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+							errmsg("rollup found a NULL in ecstats.events"),
+							errdetail("It is in column %d of a row of partition %u.", columns[i],
+									  slot->tts_tableOid)));
+	}
+	row->event_time = DatumGetTimestampTz(values[0]);
+	row->user_id = values[1];
+	row->event = values[2];
+}
+
+/*
+ * take_row counts a row's event and puts its user into the batch. The id is copied, since the row
+ * is gone as soon as the next one is read.
+ */
+static void
+take_row(EventScan *scan, const EventRow *row)
+{
+	struct varlena *stored = (struct varlena *) DatumGetPointer(row->user_id);
+	struct varlena *id = pg_detoast_datum_packed(stored);
+	uint32 length = VARSIZE_ANY_EXHDR(id);
+	BatchRow *entry;
+
+	if (length > ROLLUP_MAX_LENGTH)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("rollup takes ids of up to %d bytes", ROLLUP_MAX_LENGTH),
+						errdetail("A user_id has %u bytes.", length)));
+	if (scan->nrows == BATCH_ROWS || scan->nbytes + length > BATCH_BYTES)
+		flush_batch(scan);
+
+	entry = &scan->rows[scan->nrows++];
+	entry->id = scan->bytes + scan->nbytes;
+	entry->length = length;
+	memcpy(scan->bytes + scan->nbytes, VARDATA_ANY(id), length);
+	scan->nbytes += length;
+	entry->hash = rollup_hash(&scan->users.table, entry->id, length);
+	rollup_table_prefetch(&scan->users.table, entry->hash);
+	entry->event = event_number(scan, row->event);
+	if (id != stored)
+		pfree(id);
+}
+
+/*
+ * event_number counts an event and returns the number of its name, a new one for a new name.
+ */
+static uint32
+event_number(EventScan *scan, Datum event)
+{
+	struct varlena *stored = (struct varlena *) DatumGetPointer(event);
+	struct varlena *name = pg_detoast_datum_packed(stored);
+	uint32 length = VARSIZE_ANY_EXHDR(name);
+	RollupRecord *record;
+	uint32 number;
+	uint32 ref;
+	bool found;
+
+	record = ecstats_rollup_table_intern(&scan->names,
+										 rollup_hash(&scan->names, VARDATA_ANY(name), length),
+										 VARDATA_ANY(name), length, &ref, &found);
+	if (!found)
+	{
+		if (scan->nevents == scan->max_events)
+		{
+			uint32 max_events = Max(64, scan->max_events * 2);
+
+			scan->events = ecstats_rollup_grow(&scan->space, scan->events,
+											   scan->max_events * sizeof(EventName),
+											   max_events * sizeof(EventName));
+			scan->max_events = max_events;
+		}
+		number = scan->nevents++;
+		memcpy(record->payload, &number, sizeof(number));
+		scan->events[number].ref = ref;
+		scan->events[number].page_view = is_page_view(scan, VARDATA_ANY(name), length);
+	}
+	memcpy(&number, record->payload, sizeof(number));
+	scan->events[number].events++;
+	if (name != stored)
+		pfree(name);
+	return number;
+}
+
+/*
+ * is_page_view tells whether a name is in the list; asked once for each name.
+ */
+static bool
+is_page_view(const EventScan *scan, const char *name, uint32 length)
+{
+	int i;
+
+	for (i = 0; i < scan->npage_views; i++)
+		if (VARSIZE_ANY_EXHDR(DatumGetPointer(scan->page_views[i])) == length &&
+			memcmp(VARDATA_ANY(DatumGetPointer(scan->page_views[i])), name, length) == 0)
+			return true;
+	return false;
+}
+
+/*
+ * flush_batch counts the batch's rows for their users. Three rounds, so that each one finds in the
+ * cache what the round before asked for: slots, records, counters.
+ */
+static void
+flush_batch(EventScan *scan)
+{
+	RollupTable *table = &scan->users.table;
+	RollupRecord *record;
+	BatchRow *row;
+	uint32 i;
+	bool found;
+
+	CHECK_FOR_INTERRUPTS();
+	ecstats_rollup_table_reserve(table, scan->nrows);
+	for (i = 0; i < scan->nrows; i++)
+		scan->rows[i].ref = rollup_table_guess(table, scan->rows[i].hash);
+	for (i = 0; i < scan->nrows; i++)
+	{
+		row = &scan->rows[i];
+		record = row->ref != 0 ? rollup_record(table, row->ref) : NULL;
+		if (record == NULL || record->length != row->length ||
+			memcmp(rollup_record_bytes(table, record), row->id, row->length) != 0)
+			record = ecstats_rollup_table_intern(table, row->hash, row->id, row->length, &row->ref,
+												 &found);
+		rollup_user_add(&scan->users, row->ref, (RollupUser *) record->payload, row->event);
+	}
+	scan->nrows = 0;
+	scan->nbytes = 0;
+}
+
+/*
+ * put_row returns one row; name and counts may be 0 for NULL, b negative.
+ */
+static void
+put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts)
+{
+	Datum values[5];
+	bool nulls[5];
+
+	values[0] = CharGetDatum(kind);
+	values[1] = name;
+	values[2] = Int64GetDatum(a);
+	values[3] = Int64GetDatum(b);
+	values[4] = counts;
+	nulls[0] = nulls[2] = false;
+	nulls[1] = name == (Datum) 0;
+	nulls[3] = b < 0;
+	nulls[4] = counts == (Datum) 0;
+	tuplestore_putvalues(result->store, result->desc, values, nulls);
+}
+
+/*
+ * put_totals returns rows 't' (events, page views) and 'v' (users).
+ */
+static void
+put_totals(EventScan *scan, RollupResult *result)
+{
+	int64 events = 0;
+	int64 page_views = 0;
+	uint32 i;
+
+	for (i = 0; i < scan->nevents; i++)
+	{
+		events += scan->events[i].events;
+		if (scan->events[i].page_view)
+			page_views += scan->events[i].events;
+	}
+	put_row(result, 't', (Datum) 0, events, page_views, (Datum) 0);
+	put_row(result, 'v', (Datum) 0, scan->users.table.members, -1, (Datum) 0);
+}
+
+/*
+ * put_events returns a row 'e' for each event and, if wanted, a row 'n' with its number.
+ */
+static void
+put_events(EventScan *scan, RollupResult *result, bool numbers)
+{
+	uint32 i;
+
+	for (i = 0; i < scan->nevents; i++)
+	{
+		RollupRecord *record = rollup_record(&scan->names, scan->events[i].ref);
+		text *name = cstring_to_text_with_len(rollup_record_bytes(&scan->names, record),
+											  (int) record->length);
+
+		put_row(result, 'e', PointerGetDatum(name), scan->events[i].events, scan->events[i].users,
+				(Datum) 0);
+		if (numbers)
+			put_row(result, 'n', PointerGetDatum(name), (int64) i + 1, -1, (Datum) 0);
+		pfree(name);
+	}
+}
+
+/*
+ * put_funnel returns a row 'f' for each step: the users who have it and all earlier ones.
+ */
+static void
+put_funnel(EventScan *scan, RollupResult *result, ArrayType *funnel)
+{
+	Datum *steps;
+	uint32 *numbers;
+	int64 *users;
+	int nsteps;
+	int known = 0; /* steps before the first one that nobody has */
+	uint32 chunk = 0;
+	uint32 at = 0;
+	RollupRecord *record;
+	int i;
+
+	ecstats_rollup_texts(funnel, "funnel", &steps, &nsteps);
+	if (nsteps == 0)
+		return;
+	numbers = ecstats_rollup_alloc(&scan->space, nsteps * sizeof(uint32));
+	users = ecstats_rollup_alloc(&scan->space, nsteps * sizeof(int64));
+	for (i = 0; i < nsteps && known == i; i++)
+	{
+		text *step = DatumGetTextPP(steps[i]);
+		uint32 length = VARSIZE_ANY_EXHDR(step);
+		uint32 n;
+
+		for (n = 0; n < scan->nevents && known == i; n++)
+		{
+			record = rollup_record(&scan->names, scan->events[n].ref);
+			if (record->length == length &&
+				memcmp(rollup_record_bytes(&scan->names, record), VARDATA_ANY(step), length) == 0)
+				numbers[known++] = n;
+		}
+	}
+	while (known > 0 && (record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
+		for (i = 0;
+			 i < known && ecstats_rollup_user_did(&scan->users,
+												  (const RollupUser *) record->payload, numbers[i]);
+			 i++)
+			users[i]++;
+	for (i = 0; i < nsteps; i++)
+		put_row(result, 'f', steps[i], i + 1, users[i], (Datum) 0);
+}
+
+/*
+ * put_users returns a row 'u' for each user: events, different names, packed counts.
+ */
+static void
+put_users(EventScan *scan, RollupResult *result)
+{
+	char *id = ecstats_rollup_alloc(&scan->space, VARHDRSZ + ROLLUP_MAX_LENGTH);
+	StringInfoData packed;
+	uint32 chunk = 0;
+	uint32 at = 0;
+	RollupRecord *record;
+
+	initStringInfo(&packed);
+	while ((record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
+	{
+		int ncounts =
+			ecstats_rollup_user_counts(&scan->users, (const RollupUser *) record->payload);
+		int64 events = 0;
+		int i;
+
+		for (i = 0; i < ncounts; i++)
+			events += scan->users.counts[i].count;
+		memcpy(id + VARHDRSZ, rollup_record_bytes(&scan->users.table, record), record->length);
+		SET_VARSIZE(id, VARHDRSZ + record->length);
+		resetStringInfo(&packed);
+		appendStringInfoSpaces(&packed, VARHDRSZ);
+		ecstats_rollup_counts_pack(&packed, scan->users.counts, ncounts);
+		SET_VARSIZE(packed.data, packed.len);
+		put_row(result, 'u', PointerGetDatum(id), events, ncounts, PointerGetDatum(packed.data));
+	}
+}

@@ -1,0 +1,290 @@
+/*
+ * rollup.h
+ *		What the files of the rollup share: counted memory, the table that interns byte strings,
+ *		the packed counts of a user, exact money, and rows handed back through a tuplestore.
+ *
+ *		rollup.c         memory, result rows, text arrays
+ *		rollup_table.c   byte string -> record, open addressing
+ *		rollup_counts.c  the wire form of a user's counts, and the functions on it
+ *		rollup_money.c   exact sums of numeric
+ *		rollup_user.c    per-user counters of events
+ *		rollup_event.c   the scan of events
+ *		rollup_order.c   the scan of order lines
+ */
+#ifndef ECSTATS_ROLLUP_H
+#define ECSTATS_ROLLUP_H
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+#include "utils/array.h"
+#include "utils/numeric.h"
+#include "utils/tuplestore.h"
+
+/* ---------------------------------------------------------------- rollup.c */
+
+/* Memory of one call: every long-lived block is taken here, so that the limit can be kept. */
+typedef struct RollupSpace
+{
+	MemoryContext context;
+	Size used;	/* bytes handed out and not given back */
+	Size limit; /* above this the call fails with 53200 */
+} RollupSpace;
+
+/* Rows on their way out. */
+typedef struct RollupResult
+{
+	Tuplestorestate *store;
+	TupleDesc desc;
+} RollupResult;
+
+extern void ecstats_rollup_space_init(RollupSpace *space);
+extern void *ecstats_rollup_alloc(RollupSpace *space, Size size);
+extern void ecstats_rollup_free(RollupSpace *space, void *block, Size size);
+extern void *ecstats_rollup_grow(RollupSpace *space, void *block, Size old_size, Size new_size);
+extern void ecstats_rollup_result_init(FunctionCallInfo fcinfo, int columns, RollupResult *result);
+extern void ecstats_rollup_texts(ArrayType *array, const char *name, Datum **texts, int *ntexts);
+
+/* ---------------------------------------------------------------- rollup_table.c */
+
+/* Records are addressed by chunk and by unit of 8 bytes in it; reference 0 is never used. */
+#define ROLLUP_CHUNK_BITS 19
+#define ROLLUP_CHUNK_SIZE ((Size) 8 << ROLLUP_CHUNK_BITS)
+#define ROLLUP_MAX_LENGTH 65535 /* bytes of an interned string */
+
+typedef struct RollupSlot
+{
+	uint32 hash;
+	uint32 ref; /* 0: free */
+} RollupSlot;
+
+/* A record: the payload (zeroed when made), then the string, in chunks that never move. */
+typedef struct RollupRecord
+{
+	uint32 length;						 /* bytes of the string */
+	char payload[FLEXIBLE_ARRAY_MEMBER]; /* RollupTable.payload bytes, 4-byte aligned */
+} RollupRecord;
+
+/* The head of a chunk. */
+typedef struct RollupChunk
+{
+	uint32 fill; /* bytes used, this head included */
+	uint32 size; /* bytes there are */
+} RollupChunk;
+
+typedef struct RollupTable
+{
+	RollupSpace *space;
+	uint64 seed; /* of the hash, drawn for each table */
+	RollupSlot *slots;
+	uint32 mask; /* number of slots - 1 */
+	uint32 members;
+	uint32 room;	/* members that fit before the slots grow */
+	uint32 payload; /* bytes of a record's payload, a multiple of 4 */
+	RollupChunk **chunks;
+	uint32 nchunks;
+	uint32 max_chunks;
+} RollupTable;
+
+extern void ecstats_rollup_table_init(RollupTable *table, RollupSpace *space, uint32 payload);
+extern void ecstats_rollup_table_reserve(RollupTable *table, uint32 more);
+extern RollupRecord *ecstats_rollup_table_intern(RollupTable *table, uint32 hash, const char *bytes,
+												 uint32 length, uint32 *ref, bool *found);
+
+/*
+ * rollup_record returns the record of a reference.
+ */
+static inline RollupRecord *
+rollup_record(const RollupTable *table, uint32 ref)
+{
+	char *chunk = (char *) table->chunks[ref >> ROLLUP_CHUNK_BITS];
+
+	return (RollupRecord *) (chunk + ((Size) (ref & ((1U << ROLLUP_CHUNK_BITS) - 1)) << 3));
+}
+
+/*
+ * rollup_record_bytes returns the string of a record; it is not terminated.
+ */
+static inline const char *
+rollup_record_bytes(const RollupTable *table, const RollupRecord *record)
+{
+	return record->payload + table->payload;
+}
+
+/*
+ * rollup_record_size returns the bytes that a record with a string of this length takes.
+ */
+static inline uint32
+rollup_record_size(const RollupTable *table, uint32 length)
+{
+	return (uint32) TYPEALIGN(8, offsetof(RollupRecord, payload) + table->payload + length);
+}
+
+/*
+ * rollup_mix folds one word into a hash. Two multiplications with a rotation between them, so that
+ * no difference of the input survives unchanged whatever the seed is.
+ */
+static inline uint64
+rollup_mix(uint64 hash, uint64 word)
+{
+	hash = (hash ^ word) * UINT64CONST(0x9E3779B97F4A7C15);
+	hash = (hash << 29) | (hash >> 35);
+	return hash * UINT64CONST(0xD6E8FEB86659FD93);
+}
+
+/*
+ * rollup_hash hashes a byte string with the table's seed. The tail is read by loads that overlap,
+ * which is cheaper than a loop over bytes.
+ */
+static inline uint32
+rollup_hash(const RollupTable *table, const char *bytes, uint32 length)
+{
+	uint64 hash = table->seed ^ length;
+	uint64 word;
+	uint32 low;
+	uint32 high;
+
+	if (length >= 8)
+	{
+		uint32 at = 0;
+
+		for (; at + 8 < length; at += 8)
+		{
+			memcpy(&word, bytes + at, 8);
+			hash = rollup_mix(hash, word);
+		}
+		memcpy(&word, bytes + length - 8, 8);
+	}
+	else if (length >= 4)
+	{
+		memcpy(&low, bytes, 4);
+		memcpy(&high, bytes + length - 4, 4);
+		word = ((uint64) high << 32) | low;
+	}
+	else if (length > 0)
+		word = ((uint64) (unsigned char) bytes[0] << 16) |
+			   ((uint64) (unsigned char) bytes[length >> 1] << 8) |
+			   (unsigned char) bytes[length - 1];
+	else
+		word = 0;
+	hash = rollup_mix(hash, word);
+	hash ^= hash >> 32;
+	return (uint32) hash;
+}
+
+/*
+ * rollup_table_prefetch asks for the slot that a hash starts at.
+ */
+static inline void
+rollup_table_prefetch(const RollupTable *table, uint32 hash)
+{
+#if defined(__GNUC__)
+	__builtin_prefetch(&table->slots[hash & table->mask]);
+#endif
+}
+
+/*
+ * rollup_table_guess returns the first reference stored under the same hash, 0 if there is none, and
+ * asks for its record. The caller still has to compare the string.
+ */
+static inline uint32
+rollup_table_guess(const RollupTable *table, uint32 hash)
+{
+	uint32 at = hash & table->mask;
+
+	while (table->slots[at].ref != 0)
+	{
+		if (table->slots[at].hash == hash)
+		{
+#if defined(__GNUC__)
+			const char *record = (const char *) rollup_record(table, table->slots[at].ref);
+
+			__builtin_prefetch(record, 1);
+			__builtin_prefetch(record + 63, 1);
+#endif
+			return table->slots[at].ref;
+		}
+		at = (at + 1) & table->mask;
+	}
+	return 0;
+}
+
+/* ---------------------------------------------------------------- rollup_counts.c */
+
+/* How often a user did one event. */
+typedef struct RollupCount
+{
+	uint32 event; /* number of the event, from 1 */
+	int64 count;
+} RollupCount;
+
+extern void ecstats_rollup_counts_pack(StringInfo to, const RollupCount *counts, int ncounts);
+extern void ecstats_rollup_counts_sort(RollupCount *counts, int ncounts);
+
+/* ---------------------------------------------------------------- rollup_money.c */
+
+/* An exact sum of numerics: an integer at a decimal scale, and what did not fit. */
+typedef struct RollupMoney
+{
+	int64 value;  /* in units of 10^-scale */
+	int scale;	  /* the largest display scale seen */
+	Numeric rest; /* palloc'ed sum of what the integer could not take, or NULL */
+} RollupMoney;
+
+extern void ecstats_rollup_money_add(RollupMoney *sum, Datum amount);
+extern void ecstats_rollup_money_merge(RollupMoney *sum, const RollupMoney *more);
+extern Datum ecstats_rollup_money_get(const RollupMoney *sum, bool negate);
+
+/* ---------------------------------------------------------------- rollup_user.c */
+
+/* Events with a lower number are counted in the user's record, others in the overflow. */
+#define ROLLUP_NEAR 32
+
+/* The payload of a user's record. */
+typedef struct RollupUser
+{
+	uint32 far;				 /* newest entry of the overflow, 0 if there is none */
+	uint8 near[ROLLUP_NEAR]; /* counts by event number, modulo 256 */
+} RollupUser;
+
+/* An entry of the overflow: what one user did of one event, beyond the record. */
+typedef struct RollupFar
+{
+	uint32 user;  /* reference of the user's record */
+	uint32 event; /* from 0 */
+	uint32 next;  /* next entry of the same user, 0 at the end */
+	int64 count;
+} RollupFar;
+
+typedef struct RollupUsers
+{
+	RollupTable table;
+	RollupFar *far; /* entry 0 is not used */
+	uint32 nfar;
+	uint32 max_far;
+	uint32 *far_slots;
+	uint32 far_mask;
+	RollupCount *counts; /* work area of ecstats_rollup_user_counts */
+	uint32 max_counts;
+} RollupUsers;
+
+extern void ecstats_rollup_users_init(RollupUsers *users, RollupSpace *space);
+extern void ecstats_rollup_user_add_far(RollupUsers *users, uint32 ref, RollupUser *user,
+										uint32 event, int64 count);
+extern bool ecstats_rollup_user_did(const RollupUsers *users, const RollupUser *user, uint32 event);
+extern int ecstats_rollup_user_counts(RollupUsers *users, const RollupUser *user);
+extern void ecstats_rollup_users_by_event(const RollupUsers *users, int64 *by_event);
+extern RollupRecord *ecstats_rollup_users_next(const RollupUsers *users, uint32 *chunk, uint32 *at);
+
+/*
+ * rollup_user_add counts one event (number from 0) of a user.
+ */
+static inline void
+rollup_user_add(RollupUsers *users, uint32 ref, RollupUser *user, uint32 event)
+{
+	if (event >= ROLLUP_NEAR)
+		ecstats_rollup_user_add_far(users, ref, user, event, 1);
+	else if (++user->near[event] == 0)
+		ecstats_rollup_user_add_far(users, ref, user, event, 256);
+}
+
+#endif /* ECSTATS_ROLLUP_H */
