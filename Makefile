@@ -15,6 +15,7 @@ OBJS = \
 	src/srf.o \
 	src/day.o \
 	src/day_mark.o \
+	src/drop_guard.o \
 	src/jsonb_get.o \
 	src/event.o \
 	src/event_json.o \

@@ -224,6 +224,77 @@ COMMENT ON FUNCTION ecstats.order_parse(jsonb, boolean) IS
 	'One row an order line of a payload (an order or an array of at most 100,000), line_no NULL for an order without items, or one row a bad order with sqlstate, reason and the order. raise: the first bad order is an error.';
 
 -- sql/22_rollup_c.sql
+-- The one-pass rollup. Nothing here writes: the pipeline stores what these functions return.
+
+-- Purpose:   everything that is counted from the events of a range, in one pass.
+-- Arguments: from_time (inclusive), to_time (exclusive); page_views: names that are page views; funnel:
+--            names of the steps, in order; with_users: also a row for each user.
+-- Result:    kind 't' a = events, b = page views; 'v' a = distinct users; 'e' name = event, a = events,
+--            b = distinct users; 'f' name = funnel[a], b = users with this and every earlier step, in
+--            any order; and with users: 'n' name = event, a = its number in this call's counts; 'u'
+--            name = user_id, a = events, b = different events, counts = packed counts. What is not
+--            named is NULL. In no particular order.
+-- Errors:    0A000 a partition that is not an ordinary table, or row-level security; 22004 a NULL in an
+--            array; 42501; 53200 more than 4 GB of users; 54000.
+-- Touches:   reads ecstats.events (the partitions that meet the range, and the default one).
+CREATE FUNCTION ecstats.rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[], funnel text[],
+		with_users boolean)
+	RETURNS TABLE (kind "char", name text, a bigint, b bigint, counts bytea)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_events';
+COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean) IS
+	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events in counts) and u (by user). Errors: 0A000, 22004, 42501, 53200 above 4 GB of users.';
+
+-- Purpose:   everything that is counted from the order lines of a range.
+-- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal.
+-- Result:    by order_time: kind 't' quantity, amount, orders (distinct order_id), buyers (distinct user_id
+--            that is not NULL) of sale lines, refund = minus the amount of return lines; 'r' orders of
+--            return lines; 'a' orders of sale lines with an abnormal status; 's' as 't', for each
+--            product_id, region and channel. By paid_time: 'p' amount, orders, buyers of sale lines.
+--            Money has the largest display scale that was put in; what is not named is NULL.
+-- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than 4 GB.
+-- Touches:   reads ecstats.order_lines.
+CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[])
+	RETURNS TABLE (kind "char", product_id text, region text, channel text, quantity bigint, amount numeric, orders bigint,
+		buyers bigint, refund numeric)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_orders';
+COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[]) IS
+	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel). Errors: 22003, 22004, 53200 above 4 GB.';
+
+-- Purpose:   the pairs of packed counts.
+-- Arguments: counts: version byte 1, then varints, event number and count, by ascending event number.
+-- Result:    a row for each pair.
+-- Errors:    XX001 not packed counts, with the place.
+-- Touches:   nothing.
+CREATE FUNCTION ecstats.rollup_counts_unpack(counts bytea)
+	RETURNS TABLE (event_no int, event_count bigint)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 4
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_unpack';
+COMMENT ON FUNCTION ecstats.rollup_counts_unpack(bytea) IS
+	'Rows (event_no, event_count) of packed counts, by ascending event_no. Error: XX001 if counts are corrupt.';
+
+-- Purpose:   how many events packed counts stand for.
+-- Arguments: counts: packed counts.
+-- Result:    the sum, 0 if there are none.
+-- Errors:    XX001 not packed counts, with the place.
+-- Touches:   nothing.
+CREATE FUNCTION ecstats.rollup_counts_total(counts bytea) RETURNS bigint
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_total';
+COMMENT ON FUNCTION ecstats.rollup_counts_total(bytea) IS
+	'Sum of packed counts. Error: XX001 if counts are corrupt.';
+
+-- Purpose:   packed counts under other event numbers.
+-- Arguments: counts: packed counts; map: event number i becomes map[i], 1 or more.
+-- Result:    packed counts, sorted by the new numbers; numbers that become equal are added up.
+-- Errors:    22023 no number for an event; 22004 a NULL in map; 2202E map is not a list; XX001.
+-- Touches:   nothing.
+CREATE FUNCTION ecstats.rollup_counts_translate(counts bytea, map int[]) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_translate';
+COMMENT ON FUNCTION ecstats.rollup_counts_translate(bytea, int[]) IS
+	'Packed counts with event number i replaced by map[i]. Errors: 22023 no number for an event, 22004, 2202E, XX001 if counts are corrupt.';
 
 -- sql/23_cron_c.sql
 
@@ -339,6 +410,142 @@ CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.order_lines
 ALTER TABLE ecstats.order_lines ENABLE ALWAYS TRIGGER truncated;
 
 -- sql/32_rollup_tables.sql
+-- What a closed day leaves behind.
+
+CREATE TABLE ecstats.daily_kpi (
+	day						date PRIMARY KEY,
+	gmv						numeric NOT NULL DEFAULT 0,
+	order_count				bigint NOT NULL DEFAULT 0,
+	quantity				bigint NOT NULL DEFAULT 0,
+	buyer_count				bigint NOT NULL DEFAULT 0,
+	paid_amount				numeric NOT NULL DEFAULT 0,
+	paid_order_count		bigint NOT NULL DEFAULT 0,
+	payer_count				bigint NOT NULL DEFAULT 0,
+	refund_amount			numeric NOT NULL DEFAULT 0,
+	refund_order_count		bigint NOT NULL DEFAULT 0,
+	net_amount				numeric NOT NULL DEFAULT 0,
+	aov						numeric,
+	amount_per_buyer		numeric,
+	abnormal_order_count	bigint NOT NULL DEFAULT 0,
+	event_count				bigint NOT NULL DEFAULT 0,
+	pv						bigint NOT NULL DEFAULT 0,
+	uv						bigint NOT NULL DEFAULT 0,
+	conversion_rate			numeric,
+	new_user_count			bigint NOT NULL DEFAULT 0,
+	complete				boolean NOT NULL DEFAULT false,
+	closed_at				timestamptz,
+	revision				integer NOT NULL DEFAULT 0
+);
+COMMENT ON TABLE ecstats.daily_kpi IS 'Figures of a closed business day, one row a day; written by ecstats_daily';
+COMMENT ON COLUMN ecstats.daily_kpi.day IS 'Business day, by config.timezone and config.day_starts_at';
+COMMENT ON COLUMN ecstats.daily_kpi.gmv IS 'Amount of sale lines by order_time, every status';
+COMMENT ON COLUMN ecstats.daily_kpi.order_count IS 'Distinct order_id of the day''s sale lines';
+COMMENT ON COLUMN ecstats.daily_kpi.quantity IS 'Pieces sold';
+COMMENT ON COLUMN ecstats.daily_kpi.buyer_count IS 'Distinct known user_id of the day''s sale lines';
+COMMENT ON COLUMN ecstats.daily_kpi.paid_amount IS 'Amount of sale lines whose paid_time falls on the day; refunds are not taken off';
+COMMENT ON COLUMN ecstats.daily_kpi.paid_order_count IS 'Distinct order_id of these';
+COMMENT ON COLUMN ecstats.daily_kpi.payer_count IS 'Distinct known user_id of these';
+COMMENT ON COLUMN ecstats.daily_kpi.refund_amount IS 'What went back: minus the amount of return lines by their order_time';
+COMMENT ON COLUMN ecstats.daily_kpi.refund_order_count IS 'Distinct order_id of return lines';
+COMMENT ON COLUMN ecstats.daily_kpi.net_amount IS 'paid_amount - refund_amount';
+COMMENT ON COLUMN ecstats.daily_kpi.aov IS 'gmv / order_count; NULL without orders';
+COMMENT ON COLUMN ecstats.daily_kpi.amount_per_buyer IS 'gmv / buyer_count; NULL without buyers';
+COMMENT ON COLUMN ecstats.daily_kpi.abnormal_order_count IS 'Distinct order_id of sale lines with a status in config.abnormal_statuses';
+COMMENT ON COLUMN ecstats.daily_kpi.event_count IS 'Events of every name';
+COMMENT ON COLUMN ecstats.daily_kpi.pv IS 'Events that are page views by ecstats.event_types';
+COMMENT ON COLUMN ecstats.daily_kpi.uv IS 'Distinct user_id of all events';
+COMMENT ON COLUMN ecstats.daily_kpi.conversion_rate IS 'buyer_count / uv; NULL without visitors';
+COMMENT ON COLUMN ecstats.daily_kpi.new_user_count IS 'Users whose first event ever is on this day';
+COMMENT ON COLUMN ecstats.daily_kpi.complete IS 'The grace has passed and nobody who began before the day''s end is still writing';
+COMMENT ON COLUMN ecstats.daily_kpi.closed_at IS 'When it was closed first';
+COMMENT ON COLUMN ecstats.daily_kpi.revision IS '1 at the first close, one more each time its figures changed';
+
+CREATE TABLE ecstats.daily_sales (
+	day				date NOT NULL,
+	product_id		text COLLATE "C" NOT NULL,
+	region			text COLLATE "C" NOT NULL,
+	channel			text COLLATE "C" NOT NULL,
+	total_sold		bigint NOT NULL,
+	total_revenue	numeric NOT NULL,
+	order_count		bigint NOT NULL,
+	buyer_count		bigint NOT NULL,
+	refund_amount	numeric NOT NULL,
+	PRIMARY KEY (day, product_id, region, channel)
+);
+COMMENT ON TABLE ecstats.daily_sales IS 'Sales and returns of a closed day by product, region and channel; sums equal daily_kpi, distinct counts do not add up';
+COMMENT ON COLUMN ecstats.daily_sales.total_sold IS 'Pieces of sale lines';
+COMMENT ON COLUMN ecstats.daily_sales.total_revenue IS 'Amount of sale lines';
+
+CREATE TABLE ecstats.daily_events (
+	day			date NOT NULL,
+	event		text COLLATE "C" NOT NULL,
+	event_count	bigint NOT NULL,
+	user_count	bigint NOT NULL,
+	PRIMARY KEY (day, event)
+);
+COMMENT ON TABLE ecstats.daily_events IS 'Events and their distinct users of a closed day, by name';
+
+CREATE TABLE ecstats.daily_funnel (
+	day			date NOT NULL,
+	step		integer NOT NULL,
+	event		text COLLATE "C" NOT NULL,
+	user_count	bigint NOT NULL,
+	PRIMARY KEY (day, step)
+);
+COMMENT ON TABLE ecstats.daily_funnel IS 'Users of a closed day with events of this step and of every earlier one, in any order';
+
+-- One compact row a user and day; a row for each event name would be three times as much to write.
+CREATE TABLE ecstats.event_names (
+	event_no	integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	event		text COLLATE "C" NOT NULL UNIQUE
+);
+COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day';
+CREATE TABLE ecstats.user_day (
+	day		date NOT NULL,
+	user_id	text COLLATE "C" NOT NULL,
+	counts	bytea NOT NULL,
+	PRIMARY KEY (day, user_id)
+);
+COMMENT ON TABLE ecstats.user_day IS 'Events of a user on a closed day, packed; read it through the view ecstats.user_daily';
+COMMENT ON COLUMN ecstats.user_day.counts IS 'Pairs of event number and count, see ecstats.rollup_counts_unpack';
+CREATE VIEW ecstats.user_daily AS
+	SELECT d.day, d.user_id, n.event, c.event_count
+	  FROM ecstats.user_day d
+	 CROSS JOIN LATERAL ecstats.rollup_counts_unpack(d.counts) c
+	  JOIN ecstats.event_names n ON n.event_no = c.event_no;
+COMMENT ON VIEW ecstats.user_daily IS 'Events of a user on a closed day, by name';
+
+-- Outlives the raw rows.
+CREATE TABLE ecstats.first_seen (
+	user_id	text COLLATE "C" PRIMARY KEY,
+	day		date NOT NULL
+);
+CREATE INDEX first_seen_day ON ecstats.first_seen (day);
+COMMENT ON TABLE ecstats.first_seen IS 'The first closed day on which a user has an event';
+
+CREATE TABLE ecstats.restatements (
+	day			date NOT NULL,
+	revision	integer NOT NULL,
+	column_name	name NOT NULL,
+	old			numeric,
+	new			numeric,
+	at			timestamptz NOT NULL DEFAULT now(),
+	PRIMARY KEY (day, revision, column_name)
+);
+COMMENT ON TABLE ecstats.restatements IS 'What changed in a closed day, by revision and column of daily_kpi';
+
+-- What a close has to remember. A transaction that had passed its pre-commit before the day's end and was
+-- not visible to the close left no mark: its number is kept, and the day is computed again when it is over.
+CREATE TABLE ecstats.day_state (
+	day			date PRIMARY KEY,
+	unseen		xid8[] NOT NULL DEFAULT '{}',
+	cluster		bigint NOT NULL,
+	frozen		boolean NOT NULL DEFAULT false
+);
+COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
+COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
+COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
+COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never computed again';
 
 -- sql/33_job_tables.sql
 
@@ -665,6 +872,338 @@ COMMENT ON FUNCTION @extschema@.ecstats_order(jsonb, text) IS
 	'Stores one order or an array of them (at most 100,000): replaces the lines of (order_id, order_time) and returns the lines changed, 0 for a repeat. on_error: raise (default) or quarantine. Errors name element, item, member and value.';
 
 -- sql/43_rollup.sql
+-- Computing a day: the same two scans for a close, for today, for a rebuild and for a proof.
+
+-- ecstats.rollup_kpi: the figures of any range of time from two scans, as a row of daily_kpi that is not
+-- closed. new_user_count is left to the caller, who knows which days count.
+CREATE FUNCTION ecstats.rollup_kpi(day date, events jsonb, orders jsonb) RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	k ecstats.daily_kpi;
+BEGIN
+	k.day := day;
+	k.gmv := orders -> 't' -> 'amount';
+	k.order_count := orders -> 't' -> 'orders';
+	k.quantity := orders -> 't' -> 'quantity';
+	k.buyer_count := orders -> 't' -> 'buyers';
+	k.paid_amount := orders -> 'p' -> 'amount';
+	k.paid_order_count := orders -> 'p' -> 'orders';
+	k.payer_count := orders -> 'p' -> 'buyers';
+	k.refund_amount := orders -> 't' -> 'refund';
+	k.refund_order_count := orders -> 'r' -> 'orders';
+	k.net_amount := k.paid_amount - k.refund_amount;
+	k.aov := k.gmv / nullif(k.order_count, 0);
+	k.amount_per_buyer := k.gmv / nullif(k.buyer_count, 0);
+	k.abnormal_order_count := orders -> 'a' -> 'orders';
+	k.event_count := events -> 't' -> 'a';
+	k.pv := events -> 't' -> 'b';
+	k.uv := events -> 'v' -> 'a';
+	k.conversion_rate := k.buyer_count::numeric / nullif(k.uv, 0);
+	k.new_user_count := 0;
+	k.complete := false;
+	k.revision := 0;
+	RETURN k;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_kpi(date, jsonb, jsonb) IS
+	'A row of daily_kpi from the totals of rollup_scan_events and rollup_scan_orders, keyed by their kind.';
+
+CREATE FUNCTION ecstats.rollup_page_views() RETURNS text[]
+	LANGUAGE sql STABLE AS
+	$$ SELECT coalesce(pg_catalog.array_agg(t.event::text), '{}') FROM ecstats.event_types t WHERE t.is_page_view $$;
+COMMENT ON FUNCTION ecstats.rollup_page_views() IS 'Event names that count in pv.';
+
+CREATE FUNCTION ecstats.rollup_funnel() RETURNS text[]
+	LANGUAGE sql STABLE AS
+	$$ SELECT coalesce(pg_catalog.array_agg(t.event::text ORDER BY t.funnel_step), '{}') FROM ecstats.event_types t WHERE t.funnel_step IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.rollup_funnel() IS 'Event names of the funnel''s steps, in order.';
+
+CREATE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
+	LANGUAGE sql STABLE AS $$ SELECT c.abnormal_statuses FROM ecstats.config c $$;
+COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
+
+-- ecstats.rollup_figures: the figures of a range of time, writing nothing.
+CREATE FUNCTION ecstats.rollup_figures(day date, from_time timestamptz, to_time timestamptz)
+	RETURNS ecstats.daily_kpi
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.rollup_kpi(day,
+		(SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b))
+		   FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', false) e
+		  WHERE e.kind IN ('t', 'v')),
+		(SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind')
+		   FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
+		  WHERE o.kind IN ('t', 'r', 'a', 'p'))) $$;
+COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
+	'Figures of the instants from_time to before to_time as a row of daily_kpi (new_user_count 0), computed from raw rows; writes nothing.';
+
+-- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
+-- touching only those that differ. One statement: every figure sees the same snapshot, which is returned.
+CREATE FUNCTION ecstats.rollup_write(the_day date, OUT kpi ecstats.daily_kpi, OUT seen pg_snapshot)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	event_totals jsonb;
+	order_totals jsonb;
+BEGIN
+	WITH e AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
+												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true)
+	), o AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
+												 ecstats.rollup_abnormal())
+	), new_names AS (
+		INSERT INTO ecstats.event_names (event)
+		SELECT e.name FROM e WHERE e.kind = 'n' AND NOT EXISTS (SELECT FROM ecstats.event_names n WHERE n.event = e.name)
+		 ORDER BY e.name COLLATE "C"
+		RETURNING event_no, event
+	), numbers AS MATERIALIZED (	-- of this scan's numbers, those that are stored
+		SELECT coalesce(array_agg(n.event_no ORDER BY e.a), '{}') AS map
+		  FROM e JOIN (SELECT event_no, event FROM ecstats.event_names UNION ALL SELECT event_no, event FROM new_names) n
+				 ON n.event = e.name
+		 WHERE e.kind = 'n'
+	), users AS MATERIALIZED (
+		SELECT e.name AS user_id, ecstats.rollup_counts_translate(e.counts, m.map) AS counts
+		  FROM e CROSS JOIN numbers m WHERE e.kind = 'u'
+	), users_gone AS (
+		DELETE FROM ecstats.user_day d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = d.user_id)
+	), users_written AS (
+		INSERT INTO ecstats.user_day AS d (day, user_id, counts) SELECT the_day, u.user_id, u.counts FROM users u
+		ON CONFLICT (day, user_id) DO UPDATE SET counts = excluded.counts WHERE d.counts <> excluded.counts
+	), events_gone AS (
+		DELETE FROM ecstats.daily_events d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
+	), events_written AS (
+		INSERT INTO ecstats.daily_events AS d (day, event, event_count, user_count)
+		SELECT the_day, e.name, e.a, e.b FROM e WHERE e.kind = 'e'
+		ON CONFLICT (day, event) DO UPDATE SET event_count = excluded.event_count, user_count = excluded.user_count
+		 WHERE (d.event_count, d.user_count) <> (excluded.event_count, excluded.user_count)
+	), funnel_gone AS (
+		DELETE FROM ecstats.daily_funnel d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'f' AND e.a = d.step)
+	), funnel_written AS (
+		INSERT INTO ecstats.daily_funnel AS d (day, step, event, user_count)
+		SELECT the_day, e.a, e.name, e.b FROM e WHERE e.kind = 'f'
+		ON CONFLICT (day, step) DO UPDATE SET event = excluded.event, user_count = excluded.user_count
+		 WHERE (d.event, d.user_count) <> (excluded.event, excluded.user_count)
+	), sales_gone AS (
+		DELETE FROM ecstats.daily_sales d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM o WHERE o.kind = 's' AND (o.product_id, o.region, o.channel) = (d.product_id, d.region, d.channel))
+	), sales_written AS (
+		INSERT INTO ecstats.daily_sales AS d (day, product_id, region, channel, total_sold, total_revenue,
+											  order_count, buyer_count, refund_amount)
+		SELECT the_day, o.product_id, o.region, o.channel, o.quantity, o.amount, o.orders, o.buyers, o.refund
+		  FROM o WHERE o.kind = 's'
+		ON CONFLICT (day, product_id, region, channel) DO UPDATE
+		   SET total_sold = excluded.total_sold, total_revenue = excluded.total_revenue,
+			   order_count = excluded.order_count, buyer_count = excluded.buyer_count,
+			   refund_amount = excluded.refund_amount
+		 WHERE (d.total_sold, d.total_revenue, d.order_count, d.buyer_count, d.refund_amount)
+			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
+	)
+	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
+		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p')),
+		   pg_current_snapshot()
+	  INTO event_totals, order_totals, seen;
+
+	kpi := ecstats.rollup_kpi(the_day, event_totals, order_totals);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_write(date) IS
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures and the snapshot they were seen with.';
+
+-- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
+-- users changed because of it.
+CREATE FUNCTION ecstats.rollup_first_seen(the_day date) RETURNS SETOF date
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH earlier AS (			-- seen today, known since a later day
+		SELECT f.user_id, f.day AS old_day FROM ecstats.first_seen f
+		  JOIN ecstats.user_day d ON d.day = the_day AND d.user_id = f.user_id
+		 WHERE f.day > the_day
+	), written AS (
+		INSERT INTO ecstats.first_seen AS f (user_id, day)
+		SELECT d.user_id, d.day FROM ecstats.user_day d
+		 WHERE d.day = the_day AND NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = d.user_id AND f.day <= the_day)
+		ON CONFLICT (user_id) DO UPDATE SET day = excluded.day
+	), gone AS (				-- known since today, not seen today any more: the next day, if any
+		SELECT f.user_id,
+			   (SELECT k.day FROM ecstats.daily_kpi k
+				 WHERE k.day > the_day AND EXISTS (SELECT FROM ecstats.user_day u WHERE u.day = k.day AND u.user_id = f.user_id)
+				 ORDER BY k.day LIMIT 1) AS new_day
+		  FROM ecstats.first_seen f
+		 WHERE f.day = the_day
+		   AND NOT EXISTS (SELECT FROM ecstats.user_day d WHERE d.day = the_day AND d.user_id = f.user_id)
+	), moved AS (
+		UPDATE ecstats.first_seen f SET day = g.new_day FROM gone g WHERE f.user_id = g.user_id AND g.new_day IS NOT NULL
+	), forgotten AS (
+		DELETE FROM ecstats.first_seen f USING gone g WHERE f.user_id = g.user_id AND g.new_day IS NULL
+	)
+	SELECT old_day FROM earlier UNION SELECT new_day FROM gone WHERE new_day IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen(date) IS
+	'Brings first_seen to the stored users of a day; returns the other days whose number of new users changed.';
+
+-- sql/43_rollup_close.sql
+-- Closing and restating: which days are due, and the one place that writes daily_kpi.
+
+-- ecstats.rollup_lock: one run at a time closes days; the others wait and then see what it did.
+CREATE FUNCTION ecstats.rollup_lock() RETURNS void
+	LANGUAGE sql VOLATILE AS $$ SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ecstats.rollup'), 0) $$;
+COMMENT ON FUNCTION ecstats.rollup_lock() IS 'Waits until no other transaction closes days; held until commit.';
+
+-- ecstats.rollup_gaps: ranges of days before a day that are not stored.
+CREATE FUNCTION ecstats.rollup_gaps(before date, OUT from_day date, OUT to_day date) RETURNS SETOF record
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT g.from_day, g.to_day
+	  FROM (SELECT lag(k.day + 1, 1, date '1999-12-30') OVER (ORDER BY k.day) AS from_day, least(k.day, before) AS to_day
+			  FROM (SELECT d.day FROM ecstats.daily_kpi d UNION SELECT date '9999-01-01') k) g
+	 WHERE g.from_day < g.to_day $$;
+COMMENT ON FUNCTION ecstats.rollup_gaps(date) IS 'Ranges [from_day, to_day) of business days before a day that are not closed.';
+
+-- ecstats.rollup_hop: the days of a range that have a row in one table, by hops along the index of a
+-- timestamptz column.
+CREATE FUNCTION ecstats.rollup_hop(relation regclass, time_column name, from_day date, to_day date) RETURNS SETOF date
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	query text := format('SELECT %1$I FROM %2$s WHERE %1$I >= $1 AND %1$I < $2 ORDER BY %1$I LIMIT 1', time_column, relation);
+	until timestamptz := ecstats.day_start(to_day);
+	at timestamptz := ecstats.day_start(from_day);
+	found_at timestamptz;
+	day date;
+BEGIN
+	LOOP
+		EXECUTE query INTO found_at USING at, until;
+		EXIT WHEN found_at IS NULL;
+		day := ecstats.day_of(found_at);
+		RETURN NEXT day;
+		at := ecstats.day_start(day + 1);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_hop(regclass, name, date, date) IS
+	'Business days from from_day to before to_day with a row in relation, by its indexed time column.';
+
+-- ecstats.rollup_open_days: ended days before a day that have data and are not closed.
+CREATE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT h FROM ecstats.rollup_gaps(before) g CROSS JOIN LATERAL (
+		SELECT ecstats.rollup_hop('ecstats.order_lines', 'order_time', g.from_day, g.to_day)
+		UNION SELECT ecstats.rollup_hop('ecstats.order_lines', 'paid_time', g.from_day, g.to_day)
+		UNION SELECT ecstats.rollup_hop('ecstats.events_default', 'event_time', g.from_day, g.to_day)) d(h)
+	UNION
+	SELECT h
+	  FROM pg_partition_tree('ecstats.events') p
+	  JOIN pg_class c ON c.oid = p.relid
+	 CROSS JOIN LATERAL ecstats.rollup_hop(p.relid, 'event_time', date '1999-12-30', before) h
+	 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass
+	   -- a partition whose name is a closed day need not be opened
+	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.event_partition_name(k.day))
+	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
+	 ORDER BY 1 $$;
+COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
+
+-- ecstats.rollup_stale_days: closed days whose raw rows changed since they were computed.
+CREATE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.day FROM ecstats.day_state s
+	 WHERE NOT s.frozen
+	   AND (EXISTS (SELECT FROM ecstats.day_marks m WHERE m.day = s.day)
+			OR s.unseen <> '{}' AND
+			(s.cluster <> (SELECT system_identifier FROM pg_control_system())
+			 OR EXISTS (SELECT FROM unnest(s.unseen) x
+						 WHERE NOT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) r WHERE r = x))))
+	 ORDER BY s.day $$;
+COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
+	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
+
+-- ecstats.rollup_complete: may a day be called complete?
+CREATE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT at >= ecstats.day_start(day + 1) + (SELECT c.close_grace FROM ecstats.config c)
+	   AND NOT EXISTS (
+		SELECT FROM pg_locks l
+		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+		 WHERE l.locktype = 'relation' AND l.granted
+		   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+		   AND l.pid IS DISTINCT FROM pg_backend_pid()
+		   -- a prepared transaction has no backend and does not say when it began: it counts
+		   AND (l.pid IS NULL OR a.xact_start < ecstats.day_start(day + 1))
+		   AND (l.relation = 'ecstats.order_lines'::regclass
+				OR l.relation IN (SELECT p.relid FROM pg_partition_tree('ecstats.events') p))) $$;
+COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
+	'True when close_grace has passed since the day''s end and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
+
+-- ecstats.rollup_put: the only writer of daily_kpi. A first close is revision 1; a change of figures adds one
+-- and leaves its restatements; becoming complete is no revision. Result: true at the first close.
+CREATE FUNCTION ecstats.rollup_put(kpi ecstats.daily_kpi, at timestamptz) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	state_columns text[] := '{day,complete,closed_at,revision}';
+	stored ecstats.daily_kpi;
+BEGIN
+	SELECT * INTO stored FROM ecstats.daily_kpi k WHERE k.day = kpi.day;
+	IF NOT FOUND THEN
+		kpi.revision := 1;
+		kpi.closed_at := at;
+		kpi.complete := ecstats.rollup_complete(kpi.day, at);
+		INSERT INTO ecstats.daily_kpi SELECT kpi.*;
+		RETURN true;
+	END IF;
+	IF to_jsonb(stored) - state_columns <> to_jsonb(kpi) - state_columns THEN
+		kpi.revision := stored.revision + 1;
+		kpi.closed_at := stored.closed_at;
+		kpi.complete := stored.complete;
+		DELETE FROM ecstats.daily_kpi k WHERE k.day = kpi.day;
+		INSERT INTO ecstats.daily_kpi SELECT kpi.*;
+		INSERT INTO ecstats.restatements (day, revision, column_name, old, new, at)
+		SELECT kpi.day, kpi.revision, n.key, (o.value #>> '{}')::numeric, (n.value #>> '{}')::numeric, rollup_put.at
+		  FROM jsonb_each(to_jsonb(kpi) - state_columns) n
+		  JOIN jsonb_each(to_jsonb(stored)) o ON o.key = n.key AND o.value <> n.value;
+	END IF;
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz) IS
+	'Stores a day''s figures: revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
+
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
+-- first close. The marks are taken before the scan's snapshot: a row that commits later leaves a new one.
+CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	computed record;
+	kpi ecstats.daily_kpi;
+	other date;
+	others date[];
+	first boolean;
+	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
+BEGIN
+	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
+	SELECT * INTO computed FROM ecstats.rollup_write(the_day) w;
+	kpi := computed.kpi;
+
+	others := array(SELECT ecstats.rollup_first_seen(the_day));
+	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
+	first := ecstats.rollup_put(kpi, at);
+	FOREACH other IN ARRAY others LOOP
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
+		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
+		PERFORM ecstats.rollup_put(kpi, at);
+	END LOOP;
+
+	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
+	-- that still are: whoever began since then has marked the day.
+	INSERT INTO ecstats.day_state AS s (day, unseen, cluster)
+	VALUES (the_day, array(SELECT pg_snapshot_xip(computed.seen)), this_cluster)
+	ON CONFLICT (day) DO UPDATE
+	   SET cluster = this_cluster,
+		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
+						 ELSE array(SELECT unnest(s.unseen) INTERSECT SELECT unnest(excluded.unseen)) END
+	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster;
+	RETURN first;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
+	'Computes one ended day from raw rows and stores its figures; true at its first close.';
 
 -- sql/44_job.sql
 
@@ -716,6 +1255,91 @@ END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 	'Takes in the rejects of a source (track, order, or NULL for both) that are valid now and returns how many; the others stay.';
+
+
+-- ecstats_daily: closes a business day.
+-- First closes, in order, every ended day before it that has data and is not closed, and computes every
+-- closed day whose rows changed since. Its reports are queued at its first close.
+-- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
+-- not ended. Touches the rollup tables, and the deliveries of its reports.
+CREATE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	due date[];
+	d date;
+	first boolean;
+	result ecstats.daily_kpi;
+BEGIN
+	PERFORM ecstats.day_must_have_ended(day, at);
+	PERFORM ecstats.rollup_lock();
+
+	due := array(SELECT ecstats.rollup_open_days(day)
+				 UNION SELECT ecstats.rollup_stale_days()
+				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
+				 ORDER BY 1);
+	FOREACH d IN ARRAY due LOOP
+		first := ecstats.rollup_close(d, at);
+		IF first AND d = day THEN
+			PERFORM ecstats.pipeline_queue_reports(d);
+		END IF;
+	END LOOP;
+
+	-- Becoming complete is no revision.
+	UPDATE ecstats.daily_kpi k SET complete = true WHERE NOT k.complete AND ecstats.rollup_complete(k.day, at);
+
+	SELECT * INTO STRICT result FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended.';
+
+-- ecstats.day_must_have_ended: 22023 unless the day is over.
+CREATE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' THEN
+		RAISE EXCEPTION 'no such business day'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')),
+				  HINT = 'Give a date from 2000 on.';
+	END IF;
+	IF ecstats.day_start(day + 1) > at THEN
+		RAISE EXCEPTION 'business day % has not ended', day
+			USING ERRCODE = 'invalid_parameter_value',
+				  DETAIL = format('It ends at %s.', ecstats.day_start(day + 1)),
+				  HINT = 'SELECT * FROM ecstats_today() computes the running day and writes nothing.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.day_must_have_ended(date, timestamptz) IS '22023 unless the business day is over at an instant.';
+
+-- ecstats_today: the running business day so far.
+-- Result: a row like those of ecstats.daily_kpi, revision 0, not complete. Writes nothing.
+CREATE FUNCTION @extschema@.ecstats_today() RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	today date := ecstats.day_of(clock_timestamp());
+	k ecstats.daily_kpi;
+	open_days date[];
+BEGIN
+	k := ecstats.rollup_figures(today, ecstats.day_start(today), ecstats.day_start(today + 1));
+	-- Days that have ended and are not closed yet know their users only as raw rows.
+	open_days := array(SELECT ecstats.rollup_open_days(today));
+	k.new_user_count := (
+		SELECT count(*)
+		  FROM (SELECT u.name FROM ecstats.rollup_scan_events(ecstats.day_start(today), ecstats.day_start(today + 1), '{}', '{}', true) u
+				 WHERE u.kind = 'u'
+				EXCEPT
+				SELECT u.name FROM unnest(open_days) d
+				 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
+				 WHERE u.kind = 'u') new
+		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < today));
+	RETURN k;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_today() IS
+	'Figures of the running business day so far, as a row of daily_kpi with revision 0; writes nothing.';
 
 -- sql/51_maintain.sql
 

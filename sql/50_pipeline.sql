@@ -41,3 +41,88 @@ $$;
 COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 	'Takes in the rejects of a source (track, order, or NULL for both) that are valid now and returns how many; the others stay.';
 
+
+-- ecstats_daily: closes a business day.
+-- First closes, in order, every ended day before it that has data and is not closed, and computes every
+-- closed day whose rows changed since. Its reports are queued at its first close.
+-- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
+-- not ended. Touches the rollup tables, and the deliveries of its reports.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	due date[];
+	d date;
+	first boolean;
+	result ecstats.daily_kpi;
+BEGIN
+	PERFORM ecstats.day_must_have_ended(day, at);
+	PERFORM ecstats.rollup_lock();
+
+	due := array(SELECT ecstats.rollup_open_days(day)
+				 UNION SELECT ecstats.rollup_stale_days()
+				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
+				 ORDER BY 1);
+	FOREACH d IN ARRAY due LOOP
+		first := ecstats.rollup_close(d, at);
+		IF first AND d = day THEN
+			PERFORM ecstats.pipeline_queue_reports(d);
+		END IF;
+	END LOOP;
+
+	-- Becoming complete is no revision.
+	UPDATE ecstats.daily_kpi k SET complete = true WHERE NOT k.complete AND ecstats.rollup_complete(k.day, at);
+
+	SELECT * INTO STRICT result FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day;
+	RETURN result;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended.';
+
+-- ecstats.day_must_have_ended: 22023 unless the day is over.
+CREATE OR REPLACE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' THEN
+		RAISE EXCEPTION 'no such business day'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')),
+				  HINT = 'Give a date from 2000 on.';
+	END IF;
+	IF ecstats.day_start(day + 1) > at THEN
+		RAISE EXCEPTION 'business day % has not ended', day
+			USING ERRCODE = 'invalid_parameter_value',
+				  DETAIL = format('It ends at %s.', ecstats.day_start(day + 1)),
+				  HINT = 'SELECT * FROM ecstats_today() computes the running day and writes nothing.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.day_must_have_ended(date, timestamptz) IS '22023 unless the business day is over at an instant.';
+
+-- ecstats_today: the running business day so far.
+-- Result: a row like those of ecstats.daily_kpi, revision 0, not complete. Writes nothing.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_today() RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	today date := ecstats.day_of(clock_timestamp());
+	k ecstats.daily_kpi;
+	open_days date[];
+BEGIN
+	k := ecstats.rollup_figures(today, ecstats.day_start(today), ecstats.day_start(today + 1));
+	-- Days that have ended and are not closed yet know their users only as raw rows.
+	open_days := array(SELECT ecstats.rollup_open_days(today));
+	k.new_user_count := (
+		SELECT count(*)
+		  FROM (SELECT u.name FROM ecstats.rollup_scan_events(ecstats.day_start(today), ecstats.day_start(today + 1), '{}', '{}', true) u
+				 WHERE u.kind = 'u'
+				EXCEPT
+				SELECT u.name FROM unnest(open_days) d
+				 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
+				 WHERE u.kind = 'u') new
+		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < today));
+	RETURN k;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_today() IS
+	'Figures of the running business day so far, as a row of daily_kpi with revision 0; writes nothing.';
+

@@ -41,4 +41,7 @@ extern void ecstats_day_init(void);
 extern void ecstats_day_note(TimestampTz ts);
 extern void ecstats_day_mark_init(void);
 
+/* drop_guard.c */
+extern void ecstats_drop_guard_ensure(void);
+
 #endif							/* ECSTATS_H */
