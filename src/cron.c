@@ -35,8 +35,7 @@ PG_FUNCTION_INFO_V1(ecstats_cron_check);
 PG_FUNCTION_INFO_V1(ecstats_cron_dialect);
 
 static void expr_from_text(const text *given, CronExpr *expr);
-static void report_error(const char *string, int length, const CronError *error)
-	pg_attribute_noreturn();
+static void report_error(const char *string, int length, const CronError *error);
 static char *shown(const char *string, int length);
 static CronZone zone_from_text(const text *name);
 static bool zone_next_change(const void *data, int64_t instant, CronZoneChange *change);
@@ -84,7 +83,8 @@ ecstats_cron_list(PG_FUNCTION_ARGS)
 		if (n < 0 || n > MAX_LIST)
 			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 							errmsg("number of occurrences is out of range"),
-							errdetail("%d is not between 0 and %d.", n, MAX_LIST)));
+							errdetail("%d is not between 0 and %d.", n, MAX_LIST),
+							errhint("Ask for fewer, then again after the last one.")));
 		list = MemoryContextAllocZero(context->multi_call_memory_ctx, sizeof(CronList));
 		list->done = PG_ARGISNULL(0) || PG_ARGISNULL(1);
 		if (!list->done)
