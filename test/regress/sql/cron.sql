@@ -4,6 +4,7 @@ DROP EXTENSION IF EXISTS ecstats CASCADE;
 CREATE EXTENSION ecstats;
 RESET client_min_messages;
 SET timezone = 'UTC';
+SET datestyle = 'ISO, YMD';
 
 -- both dialects, any white space between fields
 SELECT ecstats_cron_next('30 9 * * 1-5', '2026-11-20 09:30:00+08', 'Asia/Shanghai');
