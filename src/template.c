@@ -30,7 +30,7 @@ typedef struct Parser
 	size_t at; /* what lies before is in the tree */
 	char open[TEMPLATE_MAX_DELIMITER];
 	size_t open_len;
-	char close[TEMPLATE_MAX_DELIMITER + 1]; /* room for the byte that = and { put before it */
+	char close[TEMPLATE_MAX_DELIMITER];
 	size_t close_len;
 	OpenSection sections[TEMPLATE_MAX_DEPTH];
 	int depth;
@@ -46,9 +46,6 @@ typedef struct Walk
 
 #define SIGILS "#^/!=&{>$<"
 
-static bool next_tag(Parser *parser, Tag *tag, bool *found);
-static bool take_tag(Parser *parser, const Tag *tag);
-
 /* ---------------------------------------------------------------- small pieces of text */
 
 static bool
@@ -60,11 +57,8 @@ is_space(char c)
 static TemplateSlice
 slice_trim(TemplateSlice slice)
 {
-	while (slice.len > 0 && is_space(slice.at[0]))
-	{
+	for (; slice.len > 0 && is_space(slice.at[0]); slice.len--)
 		slice.at++;
-		slice.len--;
-	}
 	while (slice.len > 0 && is_space(slice.at[slice.len - 1]))
 		slice.len--;
 	return slice;
@@ -121,11 +115,17 @@ fail(Parser *parser, TemplateErrorCode code, size_t offset, TemplateSlice found)
 }
 
 static TemplateSlice
+source_slice(const Parser *parser, size_t from, size_t to)
+{
+	TemplateSlice slice = {parser->source.at + from, to - from};
+
+	return slice;
+}
+
+static TemplateSlice
 tag_text(const Parser *parser, const Tag *tag)
 {
-	TemplateSlice text = {parser->source.at + tag->start, tag->end - tag->start};
-
-	return text;
+	return source_slice(parser, tag->start, tag->end);
 }
 
 static bool
@@ -136,85 +136,48 @@ fail_tag(Parser *parser, TemplateErrorCode code, const Tag *tag)
 
 /* ---------------------------------------------------------------- the tree */
 
-static TemplateNode *
+/* grow makes room for one more element of an array, doubling it. */
+static void *
+grow(const Parser *parser, void *array, int count, int *room, size_t size)
+{
+	if (count < *room)
+		return array;
+	*room = *room == 0 ? 16 : *room * 2;
+	return parser->host->resize(parser->host->context, array, *room * size);
+}
+
+static void
 add_node(Parser *parser, TemplateNodeKind kind, TemplateSlice text)
 {
 	TemplateTree *tree = parser->tree;
 	TemplateNode *node;
 
-	if (tree->node_count == tree->node_room)
-	{
-		tree->node_room = tree->node_room == 0 ? 16 : tree->node_room * 2;
-		tree->nodes = parser->host->resize(parser->host->context, tree->nodes,
-										   tree->node_room * sizeof(TemplateNode));
-	}
+	tree->nodes =
+		grow(parser, tree->nodes, tree->node_count, &tree->node_room, sizeof(TemplateNode));
 	node = &tree->nodes[tree->node_count++];
 	node->kind = kind;
 	node->next = tree->node_count;
 	node->first_filter = tree->filter_count;
 	node->filter_count = 0;
 	node->text = text;
-	return node;
+}
+
+static void
+add_text(Parser *parser, size_t to)
+{
+	if (to > parser->at)
+		add_node(parser, TEMPLATE_TEXT, source_slice(parser, parser->at, to));
 }
 
 static TemplateFilter *
 add_filter(Parser *parser)
 {
 	TemplateTree *tree = parser->tree;
-	TemplateFilter *filter;
 
-	if (tree->filter_count == tree->filter_room)
-	{
-		tree->filter_room = tree->filter_room == 0 ? 8 : tree->filter_room * 2;
-		tree->filters = parser->host->resize(parser->host->context, tree->filters,
-											 tree->filter_room * sizeof(TemplateFilter));
-	}
-	filter = &tree->filters[tree->filter_count++];
-	memset(filter, 0, sizeof(TemplateFilter));
-	return filter;
-}
-
-/*
- * ecstats_template_parse makes the tree of a text, or says in *error what is wrong and where. The
- * tree's memory comes from the host in either case.
- */
-bool
-ecstats_template_parse(const TemplateHost *host, TemplateSlice source, TemplateTree *tree,
-					   TemplateError *error)
-{
-	Parser parser;
-	Tag tag;
-	bool found;
-
-	memset(tree, 0, sizeof(TemplateTree));
-	memset(error, 0, sizeof(TemplateError));
-	memset(&parser, 0, sizeof(Parser));
-	parser.host = host;
-	parser.tree = tree;
-	parser.error = error;
-	parser.source = source;
-	parser.open_len = parser.close_len = 2;
-	memcpy(parser.open, "{{", 2);
-	memcpy(parser.close, "}}", 2);
-
-	if (source.len > TEMPLATE_MAX_SOURCE)
-		return fail(&parser, TEMPLATE_TOO_LONG, TEMPLATE_MAX_SOURCE, error->found);
-	for (;;)
-	{
-		if (!next_tag(&parser, &tag, &found))
-			return false;
-		if (!found)
-			break;
-		if (!take_tag(&parser, &tag))
-			return false;
-	}
-	if (parser.depth > 0)
-	{
-		TemplateSlice open = parser.sections[parser.depth - 1].tag;
-
-		return fail(&parser, TEMPLATE_UNCLOSED_SECTION, open.at - source.at, open);
-	}
-	return true;
+	tree->filters =
+		grow(parser, tree->filters, tree->filter_count, &tree->filter_room, sizeof(TemplateFilter));
+	memset(&tree->filters[tree->filter_count], 0, sizeof(TemplateFilter));
+	return &tree->filters[tree->filter_count++];
 }
 
 /* ---------------------------------------------------------------- tokens */
@@ -241,7 +204,6 @@ static bool
 next_tag(Parser *parser, Tag *tag, bool *found)
 {
 	TemplateSlice source = parser->source;
-	TemplateSlice text;
 	size_t from;
 	size_t inner_end;
 
@@ -249,10 +211,7 @@ next_tag(Parser *parser, Tag *tag, bool *found)
 	*found = tag->start < source.len;
 	if (!*found)
 	{
-		text.at = source.at + parser->at;
-		text.len = source.len - parser->at;
-		if (text.len > 0)
-			add_node(parser, TEMPLATE_TEXT, text);
+		add_text(parser, source.len);
 		return true;
 	}
 
@@ -264,13 +223,9 @@ next_tag(Parser *parser, Tag *tag, bool *found)
 		tag->sigil = source.at[from++];
 	tag->end = tag_end(parser, tag->sigil, from, &inner_end);
 	if (tag->end == 0)
-	{
-		text.at = source.at + tag->start;
-		text.len = source.len - tag->start;
-		return fail(parser, TEMPLATE_UNCLOSED_TAG, tag->start, text);
-	}
-	tag->inner.at = source.at + from;
-	tag->inner.len = inner_end - from;
+		return fail(parser, TEMPLATE_UNCLOSED_TAG, tag->start,
+					source_slice(parser, tag->start, source.len));
+	tag->inner = source_slice(parser, from, inner_end);
 	return true;
 }
 
@@ -335,11 +290,8 @@ take_argument(Parser *parser, const Tag *tag, TemplateSlice *rest, TemplateSlice
 	TemplateSlice behind;
 	char quote;
 
-	while (rest->len > 0 && is_space(rest->at[0]))
-	{
+	for (; rest->len > 0 && is_space(rest->at[0]); rest->len--)
 		rest->at++;
-		rest->len--;
-	}
 	quote = rest->len > 0 ? rest->at[0] : 0;
 	if (quote != '"' && quote != '\'')
 	{
@@ -448,24 +400,32 @@ take_close(Parser *parser, const Tag *tag)
 	return true;
 }
 
+/* take_delimiter cuts the next word off; its length is 0 where it cannot be a delimiter. */
+static TemplateSlice
+take_delimiter(TemplateSlice *rest)
+{
+	TemplateSlice word;
+
+	*rest = slice_trim(*rest);
+	word = *rest;
+	word.len = 0;
+	while (word.len < rest->len && !is_space(rest->at[word.len]))
+		word.len++;
+	rest->at += word.len;
+	rest->len -= word.len;
+	if (word.len > TEMPLATE_MAX_DELIMITER || memchr(word.at, '=', word.len) != NULL)
+		word.len = 0;
+	return word;
+}
+
 static bool
 take_delimiters(Parser *parser, const Tag *tag)
 {
-	TemplateSlice open = slice_trim(tag->inner);
-	TemplateSlice close = open;
-	size_t len = 0;
+	TemplateSlice rest = tag->inner;
+	TemplateSlice open = take_delimiter(&rest);
+	TemplateSlice close = take_delimiter(&rest);
 
-	while (len < open.len && !is_space(open.at[len]))
-		len++;
-	close.at += len;
-	close.len -= len;
-	close = slice_trim(close);
-	open.len = len;
-	for (len = 0; len < close.len && !is_space(close.at[len]);)
-		len++;
-	if (open.len == 0 || close.len == 0 || len < close.len || open.len > TEMPLATE_MAX_DELIMITER ||
-		close.len > TEMPLATE_MAX_DELIMITER || memchr(open.at, '=', open.len) != NULL ||
-		memchr(close.at, '=', close.len) != NULL)
+	if (open.len == 0 || close.len == 0 || slice_trim(rest).len > 0)
 		return fail_tag(parser, TEMPLATE_BAD_DELIMITERS, tag);
 	memcpy(parser->open, open.at, open.len);
 	parser->open_len = open.len;
@@ -480,14 +440,10 @@ take_tag(Parser *parser, const Tag *tag)
 {
 	size_t text_end = tag->start;
 	size_t behind = tag->end;
-	TemplateSlice text;
 
 	if (tag->sigil != 0 && strchr("#^/!=", tag->sigil) != NULL)
 		(void) is_standalone(parser, tag, &text_end, &behind);
-	text.at = parser->source.at + parser->at;
-	text.len = text_end - parser->at;
-	if (text.len > 0)
-		add_node(parser, TEMPLATE_TEXT, text);
+	add_text(parser, text_end);
 	parser->at = behind;
 
 	switch (tag->sigil)
@@ -509,6 +465,49 @@ take_tag(Parser *parser, const Tag *tag)
 		default:
 			return take_variable(parser, tag);
 	}
+}
+
+/*
+ * ecstats_template_parse makes the tree of a text, or says in *error what is wrong and where. The
+ * tree's memory comes from the host in either case.
+ */
+bool
+ecstats_template_parse(const TemplateHost *host, TemplateSlice source, TemplateTree *tree,
+					   TemplateError *error)
+{
+	Parser parser;
+	Tag tag;
+	bool found;
+
+	memset(tree, 0, sizeof(TemplateTree));
+	memset(error, 0, sizeof(TemplateError));
+	memset(&parser, 0, sizeof(Parser));
+	parser.host = host;
+	parser.tree = tree;
+	parser.error = error;
+	parser.source = source;
+	parser.open_len = parser.close_len = 2;
+	memcpy(parser.open, "{{", 2);
+	memcpy(parser.close, "}}", 2);
+
+	if (source.len > TEMPLATE_MAX_SOURCE)
+		return fail(&parser, TEMPLATE_TOO_LONG, 0, source);
+	for (;;)
+	{
+		if (!next_tag(&parser, &tag, &found))
+			return false;
+		if (!found)
+			break;
+		if (!take_tag(&parser, &tag))
+			return false;
+	}
+	if (parser.depth > 0)
+	{
+		TemplateSlice open = parser.sections[parser.depth - 1].tag;
+
+		return fail(&parser, TEMPLATE_UNCLOSED_SECTION, open.at - source.at, open);
+	}
+	return true;
 }
 
 /* ---------------------------------------------------------------- the walk */

@@ -16,7 +16,7 @@
 #include "template_filter.h"
 
 #define RENDER_PREFIX  "render_"
-#define CONDITION_HINT "Write {\"field\": \"name\", \"value\": ..., \"render_member\": true}."
+#define CONDITION_HINT "Write {\"field\": \"name\", \"value\": ..., \"render_MEMBER\": true}."
 
 /* ---------------------------------------------------------------- parsing */
 
@@ -146,7 +146,7 @@ read_condition(TemplateDocument *document, int index, JsonbContainer *object)
 			add_condition(document, name, json.val.boolean);
 		}
 		else
-			condition_error(index, psprintf("member %s is not expected so",
+			condition_error(index, psprintf("member %s is unknown or of a wrong type",
 											ecstats_template_quote(name.at, name.len)));
 		key.type = jbvNull;
 	}
@@ -155,7 +155,7 @@ read_condition(TemplateDocument *document, int index, JsonbContainer *object)
 	if (!has_value)
 		condition_error(index, "value is missing");
 	if (document->condition_count == first)
-		condition_error(index, "no member is named by render_...");
+		condition_error(index, "no render_MEMBER is in it");
 	for (i = first; i < document->condition_count; i++)
 	{
 		document->conditions[i].field = field;

@@ -52,7 +52,7 @@ error_text(TemplateErrorCode code)
 							   "A name is a member of the data, or several joined by single dots, "
 							   "without braces or line breaks."};
 		case TEMPLATE_BAD_DELIMITERS:
-			return (ErrorText){"delimiters cannot be set so",
+			return (ErrorText){"set-delimiter tag cannot be read",
 							   "Write {{=<% %>=}}: two delimiters, a space between, each of at "
 							   "most 16 bytes and without =."};
 		case TEMPLATE_NO_PARTIALS:
@@ -67,11 +67,11 @@ error_text(TemplateErrorCode code)
 		case TEMPLATE_UNKNOWN_FILTER:
 			return (ErrorText){"unknown filter", ECSTATS_TEMPLATE_FILTER_HINT};
 		case TEMPLATE_MISSING_ARGUMENT:
-			return (ErrorText){"filter without its argument", ECSTATS_TEMPLATE_FILTER_HINT};
+			return (ErrorText){"missing argument of filter", ECSTATS_TEMPLATE_FILTER_HINT};
 		case TEMPLATE_NEEDLESS_ARGUMENT:
-			return (ErrorText){"filter takes no argument", ECSTATS_TEMPLATE_FILTER_HINT};
+			return (ErrorText){"unexpected argument of filter", ECSTATS_TEMPLATE_FILTER_HINT};
 		case TEMPLATE_BAD_ARGUMENT:
-			return (ErrorText){"filter with a bad argument", ECSTATS_TEMPLATE_ARGUMENT_HINT};
+			return (ErrorText){"bad argument of filter", ECSTATS_TEMPLATE_ARGUMENT_HINT};
 		case TEMPLATE_UNCLOSED_QUOTE:
 			return (ErrorText){"quoted argument is not closed",
 							   "End the argument with the quote that begins it; only a bar may "
