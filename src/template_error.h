@@ -28,6 +28,6 @@ extern void ecstats_template_path_enter(TemplatePath *path, bool is_array);
 extern char *ecstats_template_path_text(const TemplatePath *path);
 extern char *ecstats_template_quote(const char *text, size_t len);
 extern void ecstats_template_report(const TemplatePath *path, TemplateSlice source,
-									const TemplateError *error) pg_attribute_noreturn();
+									const TemplateError *error);
 
 #endif /* ECSTATS_TEMPLATE_ERROR_H */
