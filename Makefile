@@ -33,6 +33,9 @@ OBJS = \
 	src/job.o \
 	src/job_worker.o \
 	src/template.o \
+	src/template_date.o \
+	src/template_document.o \
+	src/template_error.o \
 	src/template_filter.o \
 	src/template_jsonb.o \
 	src/hmac.o

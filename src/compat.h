@@ -17,4 +17,19 @@
 #include "varatt.h"
 #endif
 
+#include "utils/jsonb.h"
+
+/* A jsonb value being built. After 18 its state and its result are one struct of PostgreSQL's. */
+typedef struct EcstatsJsonbBuild
+{
+	JsonbParseState *state;
+	JsonbValue *result;			/* complete after the last WJB_END_* */
+} EcstatsJsonbBuild;
+
+static inline void
+ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValue *value)
+{
+	build->result = pushJsonbValue(&build->state, token, value);
+}
+
 #endif							/* ECSTATS_COMPAT_H */
