@@ -7,10 +7,10 @@
 INSERT INTO ecstats.templates (name, version, note, body)
 VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
 	'type', 'report.daily',
-	'title', '{{day_cn}}日报 成交额{{gmv | cn}} 环比{{dod.gmv | signed_percent | default:—}}',
-	'text', '{{day_cn}}({{weekday_cn}})日报:成交额 {{gmv | cn}},环比 {{dod.gmv | signed_percent | default:—}},'
-		'周同比 {{wow.gmv | signed_percent | default:—}};订单 {{order_count | int}} 单,支付 {{payer_count | int}} 人,'
-		'客单价 {{amount_per_buyer | money | default:—}},访客 {{uv | int}},转化率 {{conversion_rate | percent | default:—}},'
+	'title', '{{day_cn}}日报 成交额{{gmv | cn}} 环比{{dod.gmv | signed_percent:持平}}',
+	'text', '{{day_cn}}({{weekday_cn}})日报:成交额 {{gmv | cn}},环比 {{dod.gmv | signed_percent:持平}},'
+		'周同比 {{wow.gmv | signed_percent:持平}};订单 {{order_count | int}} 单,支付 {{payer_count | int}} 人,'
+		'客单价 {{amount_per_buyer | money}},访客 {{uv | int}},转化率 {{conversion_rate | percent:2}},'
 		'退款 {{refund_amount | cn}}。{{^complete}}数据尚未收齐,以更正为准。{{/complete}}',
 	'markdown', replace(btrim($md$
 **{{day_cn}}({{weekday_cn}})经营日报**
@@ -35,11 +35,11 @@ VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
 {{^reconciles}}
 > **渠道合计与成交额不符**,请先核对再引用
 {{/reconciles}}
-> 成交额 **{{gmv | cn}}** 环比 {{dod.gmv | signed_percent | default:—}} 周同比 {{wow.gmv | signed_percent | default:—}}
+> 成交额 **{{gmv | cn}}** 环比 {{dod.gmv | signed_percent:持平}} 周同比 {{wow.gmv | signed_percent:持平}}
 > 订单 {{order_count | int}} 单 支付 {{payer_count | int}} 人 支付金额 {{paid_amount | cn}}
-> 客单价 {{amount_per_buyer | money | default:—}} 笔单价 {{aov | money | default:—}}
-> 访客 {{uv | int}} 转化率 {{conversion_rate | percent | default:—}}(较前一日 {{dod_points.conversion_rate_text | default:—}} 百分点)
-> 退款 {{refund_amount | cn}} 退款率 {{refund_rate | percent | default:—}}
+> 客单价 {{amount_per_buyer | money}} 笔单价 {{aov | money}}
+> 访客 {{uv | int}} 转化率 {{conversion_rate | percent:2}}(较前一日 {{dod_points.conversion_rate_text | default:—}} 百分点)
+> 退款 {{refund_amount | cn}} 退款率 {{refund_rate | percent}}
 {{#targets.gmv}}
 
 **本月累计** {{achieved | cn}} / 目标 {{value | cn}} 达成 {{rate | percent}} 时间进度 {{time_progress | percent}}({{lead_points_text}} 百分点)
@@ -56,9 +56,9 @@ VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
 {{/top5}}
 {{/top_products}}
 
-**渠道** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{revenue_change | signed_percent | default:—}}){{/top10}}{{/by_channel}}
+**渠道** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{revenue_change | signed_percent:持平}}){{/top10}}{{/by_channel}}
 
-**区域 TOP5** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{share | percent | default:—}}){{/top5}}{{/by_region}}
+**区域 TOP5** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{share | percent}}){{/top5}}{{/by_region}}
 {{/has_sales}}
 
 统计口径:下单成交额,未扣退款;{{currency}};渠道括号内为环比,区域括号内为占比
@@ -67,7 +67,7 @@ $md$, E'\n'), E'\n', E'  \n')));
 INSERT INTO ecstats.templates (name, version, note, body)
 VALUES ('daily_en', 1, 'shipped: daily report in English', jsonb_build_object(
 	'type', 'report.daily',
-	'title', 'Daily report {{day}}: GMV {{gmv | money}} {{currency}}, {{dod.gmv | signed_percent | default:n/a}} on the day before',
+	'title', 'Daily report {{day}}: GMV {{gmv | money}} {{currency}}, {{dod.gmv | signed_percent:unchanged}} on the day before',
 	'text', btrim($txt$
 Daily report, {{weekday}} {{day}}
 {{#restated}}
@@ -76,10 +76,10 @@ Corrected, revision {{revision}}.
 {{^complete}}
 Not complete yet: late data will be reported as a correction.
 {{/complete}}
-GMV {{gmv | money}} {{currency}} (day before {{dod.gmv | signed_percent | default:n/a}}, week before {{wow.gmv | signed_percent | default:n/a}})
-Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money | default:n/a}}
-Paid {{paid_amount | money}} by {{payer_count | int}} customers, refunds {{refund_amount | money}} ({{refund_rate | percent | default:n/a}})
-Visitors {{uv | int}}, conversion {{conversion_rate | percent | default:n/a}}
+GMV {{gmv | money}} {{currency}} (day before {{dod.gmv | signed_percent:unchanged}}, week before {{wow.gmv | signed_percent:unchanged}})
+Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money}}
+Paid {{paid_amount | money}} by {{payer_count | int}} customers, refunds {{refund_amount | money}} ({{refund_rate | percent}})
+Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}
 {{#top_products}}
 {{#top3}}
 {{rank}}. {{product_id | truncate:40}}: {{total_revenue | money}} ({{total_sold | int}} pcs)
@@ -97,11 +97,11 @@ $txt$, E'\n'),
 {{^reconciles}}
 > **Channels do not add up to GMV**: check before use
 {{/reconciles}}
-> GMV **{{gmv | money}}** {{currency}}, {{dod.gmv | signed_percent | default:n/a}} on the day before, {{wow.gmv | signed_percent | default:n/a}} on the week before
-> Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money | default:n/a}}
+> GMV **{{gmv | money}}** {{currency}}, {{dod.gmv | signed_percent:unchanged}} on the day before, {{wow.gmv | signed_percent:unchanged}} on the week before
+> Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money}}
 > Paid {{paid_amount | money}} by {{payer_count | int}} customers
-> Visitors {{uv | int}}, conversion {{conversion_rate | percent | default:n/a}} ({{dod_points.conversion_rate_text | default:n/a}} points)
-> Refunds {{refund_amount | money}}, {{refund_rate | percent | default:n/a}} of what was paid
+> Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}} ({{dod_points.conversion_rate_text | default:—}} points)
+> Refunds {{refund_amount | money}}, {{refund_rate | percent}} of what was paid
 {{#targets.gmv}}
 
 **Month to date** {{achieved | money}} of {{value | money}}: {{rate | percent}} with {{time_progress | percent}} of the time gone
@@ -115,9 +115,9 @@ $txt$, E'\n'),
 {{/top5}}
 {{/top_products}}
 
-**Channels** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{revenue_change | signed_percent | default:n/a}}){{/top10}}{{/by_channel}}
+**Channels** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{revenue_change | signed_percent:unchanged}}){{/top10}}{{/by_channel}}
 
-**Top 5 regions** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{share | percent | default:n/a}}){{/top5}}{{/by_region}}
+**Top 5 regions** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{share | percent}}){{/top5}}{{/by_region}}
 {{/has_sales}}
 $md$, E'\n'), E'\n', E'  \n')));
 

@@ -139,6 +139,7 @@ DECLARE
 	yesterday jsonb;
 	last_week jsonb;
 	last_year jsonb;
+	products jsonb;
 BEGIN
 	IF report IS NULL OR day IS NULL THEN
 		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -154,9 +155,13 @@ BEGIN
 	last_week := ecstats.report_kpi(day - 7, zone);
 	last_year := ecstats.report_kpi((day - interval '1 year')::date, zone);
 
+	products := ecstats.report_products(day, day - 1, (facts -> 'gmv')::numeric);
+
 	RETURN facts
-		|| ecstats.report_sales(day, day - 1, (facts -> 'gmv')::numeric)
+		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric)
+		|| ecstats.report_targets(day)
 		|| jsonb_build_object(
+			'top_products', products, 'has_sales', products <> '[]',
 			'report', definition.name,
 			'report_id', format('%s:%s', definition.name, day),
 			'dataset', definition.dataset,
@@ -173,9 +178,6 @@ BEGIN
 			'wow_points', ecstats.report_points(facts, last_week),
 			'yoy_points', ecstats.report_points(facts, last_year),
 			'funnel', ecstats.report_funnel(day),
-			'targets', ecstats.report_targets(day, to_char(day, 'YYYY-MM')),
-			'targets_day', ecstats.report_targets(day, to_char(day, 'YYYY-MM-DD')),
-			'targets_year', ecstats.report_targets(day, to_char(day, 'YYYY')),
 			'restated', ecstats.report_restated(day, zone),
 			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
 END
