@@ -38,7 +38,7 @@ VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
 > 成交额 **{{gmv | cn}}** 环比 {{dod.gmv | signed_percent:持平}} 周同比 {{wow.gmv | signed_percent:持平}}
 > 订单 {{order_count | int}} 单 支付 {{payer_count | int}} 人 支付金额 {{paid_amount | cn}}
 > 客单价 {{amount_per_buyer | money}} 笔单价 {{aov | money}}
-> 访客 {{uv | int}} 转化率 {{conversion_rate | percent:2}}(较前一日 {{dod_points.conversion_rate_text | default:—}} 百分点)
+> 访客 {{uv | int}} 转化率 {{conversion_rate | percent:2}}{{#dod_points.conversion_rate_text}}(较前一日 {{dod_points.conversion_rate_text}} 百分点){{/dod_points.conversion_rate_text}}
 > 退款 {{refund_amount | cn}} 退款率 {{refund_rate | percent}}
 {{#targets.gmv}}
 
@@ -82,7 +82,7 @@ Paid {{paid_amount | money}} by {{payer_count | int}} customers, refunds {{refun
 Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}
 {{#top_products}}
 {{#top3}}
-{{rank}}. {{product_id | truncate:40}}: {{total_revenue | money}} ({{total_sold | int}} pcs)
+{{rank}}. {{label | truncate:40}}: {{total_revenue | money}} ({{total_sold | int}} pcs)
 {{/top3}}
 {{/top_products}}
 $txt$, E'\n'),
@@ -100,7 +100,7 @@ $txt$, E'\n'),
 > GMV **{{gmv | money}}** {{currency}}, {{dod.gmv | signed_percent:unchanged}} on the day before, {{wow.gmv | signed_percent:unchanged}} on the week before
 > Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money}}
 > Paid {{paid_amount | money}} by {{payer_count | int}} customers
-> Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}} ({{dod_points.conversion_rate_text | default:—}} points)
+> Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}{{#dod_points.conversion_rate_text}} ({{dod_points.conversion_rate_text}} points){{/dod_points.conversion_rate_text}}
 > Refunds {{refund_amount | money}}, {{refund_rate | percent}} of what was paid
 {{#targets.gmv}}
 

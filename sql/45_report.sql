@@ -115,7 +115,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'report "%" does not exist', left(report, 64)
 			USING ERRCODE = 'undefined_object',
-				  DETAIL = format('There are: %s.', coalesce(
+				  DETAIL = format('Stored: %s.', coalesce(
 					(SELECT string_agg(quote_ident(r.name), ', ' ORDER BY r.name) FROM ecstats.reports r), 'none')),
 				  HINT = 'Reports are the rows of ecstats.reports.';
 	END IF;
@@ -135,6 +135,7 @@ CREATE OR REPLACE FUNCTION ecstats.report_data(report text, day date) RETURNS js
 DECLARE
 	definition ecstats.reports;
 	zone text := (SELECT c.timezone FROM ecstats.config c);
+	iso text := to_char(day, 'YYYY-MM-DD');		-- whatever DateStyle is
 	facts jsonb;
 	yesterday jsonb;
 	last_week jsonb;
@@ -147,9 +148,9 @@ BEGIN
 	definition := ecstats.report_row(report);
 	facts := ecstats.report_kpi(day, zone);
 	IF facts IS NULL THEN
-		RAISE EXCEPTION 'there are no figures of % yet', day
+		RAISE EXCEPTION 'there are no figures of % yet', iso
 			USING ERRCODE = 'no_data_found', DETAIL = 'ecstats.daily_kpi has no row of this day.',
-				  HINT = format('SELECT ecstats_daily(%L) closes an ended day.', day);
+				  HINT = format('SELECT ecstats_daily(%L) closes an ended day.', iso);
 	END IF;
 	yesterday := ecstats.report_kpi(day - 1, zone);
 	last_week := ecstats.report_kpi(day - 7, zone);
@@ -163,7 +164,7 @@ BEGIN
 		|| jsonb_build_object(
 			'top_products', products, 'has_sales', products <> '[]',
 			'report', definition.name,
-			'report_id', format('%s:%s', definition.name, day),
+			'report_id', format('%s:%s', definition.name, iso),
 			'dataset', definition.dataset,
 			'weekday', to_char(day, 'FMDay'),
 			'weekday_cn', '周' || substr('一二三四五六日', extract(isodow FROM day)::int, 1),
