@@ -141,6 +141,7 @@ DECLARE
 	last_week jsonb;
 	last_year jsonb;
 	products jsonb;
+	restated jsonb;
 BEGIN
 	IF report IS NULL OR day IS NULL THEN
 		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
@@ -156,6 +157,7 @@ BEGIN
 	last_week := ecstats.report_kpi(day - 7, zone);
 	last_year := ecstats.report_kpi((day - interval '1 year')::date, zone);
 
+	restated := ecstats.report_restated(day, zone);
 	products := ecstats.report_products(day, day - 1, (facts -> 'gmv')::numeric);
 
 	RETURN facts
@@ -170,7 +172,7 @@ BEGIN
 			'weekday_cn', '周' || substr('一二三四五六日', extract(isodow FROM day)::int, 1),
 			'day_cn', to_char(day, 'FMMM"月"FMDD"日"'),
 			'currency', (SELECT c.currency FROM ecstats.config c),
-			'data_as_of', facts -> 'closed_at',
+			'data_as_of', coalesce(restated -> 'at', facts -> 'closed_at'),
 			'previous', yesterday, 'last_week', last_week, 'last_year', last_year,
 			'dod', ecstats.report_change(facts, yesterday),
 			'wow', ecstats.report_change(facts, last_week),
@@ -179,7 +181,7 @@ BEGIN
 			'wow_points', ecstats.report_points(facts, last_week),
 			'yoy_points', ecstats.report_points(facts, last_year),
 			'funnel', ecstats.report_funnel(day),
-			'restated', ecstats.report_restated(day, zone),
+			'restated', restated,
 			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
 END
 $$;
