@@ -68,7 +68,9 @@ SQL_PIECES = \
 	sql/43_rollup.sql \
 	sql/43_rollup_close.sql \
 	sql/44_job.sql \
+	sql/45_report_data.sql \
 	sql/45_report.sql \
+	sql/45_report_message.sql \
 	sql/46_channel.sql \
 	sql/47_delivery.sql \
 	sql/50_pipeline.sql \
