@@ -296,10 +296,93 @@ CREATE FUNCTION ecstats.rollup_counts_translate(counts bytea, map int[]) RETURNS
 COMMENT ON FUNCTION ecstats.rollup_counts_translate(bytea, int[]) IS
 	'Packed counts with event number i replaced by map[i]. Errors: 22023 no number for an event, 22004, 2202E, XX001 if counts are corrupt.';
 
--- sql/23_cron_c.sql
+-- Cron expressions (src/cron.c). They depend on the server's zone data, which may be updated: STABLE.
 
+-- ecstats.cron_next: first occurrence after an instant, zone given.
+CREATE FUNCTION ecstats.cron_next(expr text, after timestamptz, timezone text)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'ecstats_cron_next'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ecstats.cron_next(text, timestamptz, text) IS
+'First occurrence of a cron expression strictly after an instant in a zone; NULL when never again (years 1970 to 2199). 22023: bad expression or unknown zone.';
+
+-- ecstats.cron_check: raises what is wrong with an expression.
+CREATE FUNCTION ecstats.cron_check(expr text)
+RETURNS void
+AS 'MODULE_PATHNAME', 'ecstats_cron_check'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ecstats.cron_check(text) IS
+'Raises 22023 with field and position in DETAIL when the cron expression is wrong; returns nothing when it is right.';
+
+-- ecstats.cron_dialect: how an expression is read.
+CREATE FUNCTION ecstats.cron_dialect(expr text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'ecstats_cron_dialect'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ecstats.cron_dialect(text) IS
+'unix for five fields and the @names, quartz for six or seven fields. 22023: bad expression.';
+
+-- ecstats_cron_next
+-- Purpose:   when a cron expression fires next.
+-- Arguments: expr      five fields (unix) or six or seven (Quartz)
+--            after     the occurrence lies strictly after this instant
+--            timezone  IANA name; NULL is the zone of ecstats.config
+-- Result:    an instant of whole seconds, or NULL when never again (years 1970 to 2199).
+-- Errors:    22023 with field and position for a bad expression, with the name for an unknown zone.
+-- Tables:    ecstats.config (read, when timezone is NULL).
+CREATE FUNCTION @extschema@.ecstats_cron_next(expr text,
+	after timestamptz DEFAULT pg_catalog.now(), timezone text DEFAULT NULL)
+RETURNS timestamptz
+AS 'MODULE_PATHNAME', 'ecstats_cron_next'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ecstats_cron_next(text, timestamptz, text) IS
+'First occurrence of a cron expression strictly after an instant. Arguments: expr (five fields are unix, six or seven are Quartz), after (default now), timezone (IANA name, default the zone of the configuration). NULL when never again (years 1970 to 2199). Errors: 22023 for a bad expression, with field and position, and for an unknown zone.';
+
+-- ecstats_cron_list
+-- Purpose:   preview a schedule.
+-- Arguments: expr, after, timezone  as in ecstats_cron_next
+--            n                      how many occurrences, 0 to 10000
+-- Result:    the next n occurrences in order, fewer when there are no more.
+-- Errors:    22023 as in ecstats_cron_next, and for n out of range.
+-- Tables:    ecstats.config (read, when timezone is NULL).
+CREATE FUNCTION @extschema@.ecstats_cron_list(expr text,
+	after timestamptz DEFAULT pg_catalog.now(), n int DEFAULT 10, timezone text DEFAULT NULL)
+RETURNS SETOF timestamptz
+AS 'MODULE_PATHNAME', 'ecstats_cron_list'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL SAFE ROWS 10;
+COMMENT ON FUNCTION @extschema@.ecstats_cron_list(text, timestamptz, int, text) IS
+'The next n (0 to 10000, default 10) occurrences of a cron expression strictly after an instant, in order. Arguments and errors as in ecstats_cron_next.';
 -- sql/24_template_c.sql
+-- Templates: Mustache without HTML escaping, and filters. doc/template.md is the user's page.
 
+-- ecstats_render(template, data)
+-- Purpose:   render every string of a JSON document
+-- Arguments: template  any JSON; its strings are Mustache texts, `conditions` picks members
+--            data      what the texts see
+-- Result:    the document with its strings rendered; null for a null argument
+-- Errors:    22023 the template is wrong (JSON path, character, what to write); 54000 output over 1 MB
+-- Tables:    none
+CREATE FUNCTION @extschema@.ecstats_render(template jsonb, data jsonb) RETURNS jsonb
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
+COMMENT ON FUNCTION @extschema@.ecstats_render(jsonb, jsonb) IS
+	'Renders every string of a JSON document over data: Mustache (variables, sections, inverted sections, comments, set-delimiter) and filters ({{gmv | money}}). Keys and other values are copied; a member "conditions" picks members. Null for a null argument. Errors: 22023 the template is wrong, with JSON path and character; 54000 output over 1 MB or over a million passes through sections.';
+
+-- Internal twin of ecstats_render.
+CREATE FUNCTION ecstats.template_render(template jsonb, data jsonb) RETURNS jsonb
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
+COMMENT ON FUNCTION ecstats.template_render(jsonb, jsonb) IS
+	'Internal twin of ecstats_render(template, data): same arguments, result and errors.';
+
+-- ecstats.template_check(template)
+-- Purpose:   refuse a wrong template when it is stored, not when it is sent
+-- Arguments: template  as for ecstats_render
+-- Result:    nothing
+-- Errors:    22023 with JSON path, character and what was found
+-- Tables:    none
+CREATE FUNCTION ecstats.template_check(template jsonb) RETURNS void
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_check';
+COMMENT ON FUNCTION ecstats.template_check(jsonb) IS
+	'Parses every text of a template without rendering it. Returns nothing; raises 22023 with JSON path and character for the first error (unknown filter, unclosed section, bad argument, too deep ...).';
 -- sql/25_hmac_c.sql
 
 -- sql/26_job_c.sql
@@ -550,13 +633,218 @@ COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never comp
 -- sql/33_job_tables.sql
 
 -- sql/34_report_tables.sql
+-- What a report is made of: templates with versions, the reports themselves, targets. The rules that
+-- need code (next version, one active version, owner) are triggers, made after their functions in
+-- 45_report.sql. No key points from reports to templates or channels: a restore loads the tables in
+-- any order. ecstats.report_message and ecstats.report_status name what is missing.
 
+CREATE TABLE ecstats.templates (
+	name text NOT NULL,
+	version int NOT NULL,
+	body jsonb NOT NULL,
+	active boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	note text,
+	CONSTRAINT templates_pkey PRIMARY KEY (name, version),
+	CONSTRAINT templates_name_text CHECK (length(name) BETWEEN 1 AND 64 AND name !~ '[[:cntrl:]]'),
+	CONSTRAINT templates_version_positive CHECK (version > 0),
+	CONSTRAINT templates_body_object CHECK (jsonb_typeof(body) = 'object'),
+	CONSTRAINT templates_body_size CHECK (octet_length(body::text) <= 262144)
+);
+CREATE UNIQUE INDEX templates_one_active ON ecstats.templates (name) WHERE active;
+COMMENT ON TABLE ecstats.templates IS
+	'Message templates (ecstats_render). INSERT without a version makes the next one and activates it; UPDATE … SET active = true on an old version rolls back to it; bodies never change';
+COMMENT ON COLUMN ecstats.templates.version IS 'left out at INSERT: the highest version of the name plus 1';
+COMMENT ON COLUMN ecstats.templates.body IS
+	'a JSON object whose strings are templates: a neutral message (title, markdown, text) that each channel puts into its own form, or a provider''s own form as it is';
+COMMENT ON COLUMN ecstats.templates.active IS 'the version that is rendered; at most one a name';
+COMMENT ON COLUMN ecstats.templates.note IS 'what changed, for people';
+
+CREATE TABLE ecstats.reports (
+	name text NOT NULL,
+	owner text NOT NULL DEFAULT CURRENT_USER,
+	dataset text NOT NULL DEFAULT 'daily',
+	template text NOT NULL,
+	condition jsonpath,
+	channels text[] NOT NULL DEFAULT '{}',
+	schedule text,
+	timezone text,
+	priority int NOT NULL DEFAULT 5,
+	ttl interval,
+	enabled boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	CONSTRAINT reports_pkey PRIMARY KEY (name),
+	CONSTRAINT reports_name_text CHECK (length(name) BETWEEN 1 AND 64 AND name !~ '[[:cntrl:]]'),
+	CONSTRAINT reports_dataset_known
+		CHECK (dataset IN ('daily', 'weekly', 'monthly', 'activity', 'custom')),
+	CONSTRAINT reports_channels_list
+		CHECK (array_position(channels, NULL) IS NULL AND coalesce(array_ndims(channels), 1) = 1
+			AND cardinality(channels) <= 100),
+	CONSTRAINT reports_timezone_with_schedule CHECK (timezone IS NULL OR schedule IS NOT NULL),
+	CONSTRAINT reports_priority_range CHECK (priority BETWEEN 1 AND 9),
+	CONSTRAINT reports_ttl_positive CHECK (ttl > interval '0')
+);
+COMMENT ON TABLE ecstats.reports IS
+	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day';
+COMMENT ON COLUMN ecstats.reports.owner IS 'the role that wrote the row (forced; a superuser may set another)';
+COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily';
+COMMENT ON COLUMN ecstats.reports.template IS 'name in ecstats.templates; its active version is rendered';
+COMMENT ON COLUMN ecstats.reports.condition IS
+	'jsonpath predicate over ecstats_report_data, e.g. $.dod.gmv < -0.1; the report is sent only where it is true. NULL: always';
+COMMENT ON COLUMN ecstats.reports.channels IS 'names in ecstats.channels; empty: nothing is sent';
+COMMENT ON COLUMN ecstats.reports.schedule IS 'cron expression of its own; NULL: at the close of the day';
+COMMENT ON COLUMN ecstats.reports.timezone IS 'zone of schedule; NULL: config.timezone';
+COMMENT ON COLUMN ecstats.reports.priority IS '1 (first) to 9, handed to its deliveries';
+COMMENT ON COLUMN ecstats.reports.ttl IS 'how long a delivery may wait before it expires; NULL: for ever';
+
+-- Only what adds up over days can have a target for a month; a ratio or a distinct count of persons
+-- cannot be summed. The order counts are the sum of the days' counts.
+CREATE TABLE ecstats.targets (
+	period text NOT NULL,
+	metric text NOT NULL,
+	value numeric NOT NULL,
+	CONSTRAINT targets_pkey PRIMARY KEY (period, metric),
+	CONSTRAINT targets_period_form CHECK (
+		CASE WHEN period !~ '^\d{4}(-(0[1-9]|1[0-2])(-\d\d)?)?$' OR period ~ '^0000' THEN false
+			 WHEN length(period) = 10 THEN
+				make_date(substr(period, 1, 4)::int, substr(period, 6, 2)::int, substr(period, 9, 2)::int) IS NOT NULL
+			 ELSE true END),
+	CONSTRAINT targets_metric_adds_up CHECK (metric IN
+		('gmv', 'order_count', 'quantity', 'paid_amount', 'paid_order_count', 'refund_amount',
+		 'refund_order_count', 'net_amount', 'abnormal_order_count', 'event_count', 'pv', 'new_user_count')),
+	CONSTRAINT targets_value_positive CHECK (value > 0 AND value < 'Infinity')
+);
+COMMENT ON TABLE ecstats.targets IS 'What a year, a month or a day is meant to reach; reports compare what is reached so far';
+COMMENT ON COLUMN ecstats.targets.period IS 'business days: 2026 (year), 2026-11 (month) or 2026-11-23 (day)';
+COMMENT ON COLUMN ecstats.targets.metric IS 'a column of ecstats.daily_kpi that adds up over days';
 -- sql/35_delivery_tables.sql
 
 -- sql/36_channel_kinds.sql
 
 -- sql/37_report_rows.sql
+-- What ships: a Chinese and an English daily report. They are neutral messages (title, markdown,
+-- text), so the same template suits every kind of channel. Lines end in two blanks, the line break
+-- that every chat's Markdown knows; they are put in by replace(), not typed. Change a text by
+-- inserting a new version, not here.
 
+INSERT INTO ecstats.templates (name, version, note, body)
+VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
+	'type', 'report.daily',
+	'title', '{{day_cn}}日报 成交额{{gmv | cn}} 环比{{dod.gmv | signed_percent:持平}}',
+	'text', '{{day_cn}}({{weekday_cn}})日报:成交额 {{gmv | cn}},环比 {{dod.gmv | signed_percent:持平}},'
+		'周同比 {{wow.gmv | signed_percent:持平}};订单 {{order_count | int}} 单,支付 {{payer_count | int}} 人,'
+		'客单价 {{amount_per_buyer | money}},访客 {{uv | int}},转化率 {{conversion_rate | percent:2}},'
+		'退款 {{refund_amount | cn}}。{{^complete}}数据尚未收齐,以更正为准。{{/complete}}',
+	'markdown', replace(btrim($md$
+**{{day_cn}}({{weekday_cn}})经营日报**
+{{#restated}}
+> **更正**(第 {{revision}} 版)
+{{#columns.gmv}}
+> 成交额由 {{old | money}} 更正为 {{new | money}}
+{{/columns.gmv}}
+{{#columns.paid_amount}}
+> 支付金额由 {{old | money}} 更正为 {{new | money}}
+{{/columns.paid_amount}}
+{{#columns.refund_amount}}
+> 退款由 {{old | money}} 更正为 {{new | money}}
+{{/columns.refund_amount}}
+{{#columns.uv}}
+> 访客由 {{old | int}} 更正为 {{new | int}}
+{{/columns.uv}}
+{{/restated}}
+{{^complete}}
+> **数据尚未收齐**,以更正为准
+{{/complete}}
+{{^reconciles}}
+> **渠道合计与成交额不符**,请先核对再引用
+{{/reconciles}}
+> 成交额 **{{gmv | cn}}** 环比 {{dod.gmv | signed_percent:持平}} 周同比 {{wow.gmv | signed_percent:持平}}
+> 订单 {{order_count | int}} 单 支付 {{payer_count | int}} 人 支付金额 {{paid_amount | cn}}
+> 客单价 {{amount_per_buyer | money}} 笔单价 {{aov | money}}
+> 访客 {{uv | int}} 转化率 {{conversion_rate | percent:2}}{{#dod_points.conversion_rate_text}}(较前一日 {{dod_points.conversion_rate_text}} 百分点){{/dod_points.conversion_rate_text}}
+> 退款 {{refund_amount | cn}} 退款率 {{refund_rate | percent}}
+{{#targets.gmv}}
+
+**本月累计** {{achieved | cn}} / 目标 {{value | cn}} 达成 {{rate | percent}} 时间进度 {{time_progress | percent}}({{lead_points_text}} 百分点)
+{{#daily_needed}}
+剩余 {{days_left}} 天,日均需 {{daily_needed | cn}}
+{{/daily_needed}}
+{{/targets.gmv}}
+{{#has_sales}}
+
+**商品 TOP5**
+{{#top_products}}
+{{#top5}}
+{{rank}}. {{label | truncate:18}} {{total_revenue | cn}}({{total_sold | int}} 件)
+{{/top5}}
+{{/top_products}}
+
+**渠道** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{revenue_change | signed_percent:持平}}){{/top10}}{{/by_channel}}
+
+**区域 TOP5** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{share | percent}}){{/top5}}{{/by_region}}
+{{/has_sales}}
+
+统计口径:下单成交额,未扣退款;{{currency}};渠道括号内为环比,区域括号内为占比
+$md$, E'\n'), E'\n', E'  \n')));
+
+INSERT INTO ecstats.templates (name, version, note, body)
+VALUES ('daily_en', 1, 'shipped: daily report in English', jsonb_build_object(
+	'type', 'report.daily',
+	'title', 'Daily report {{day}}: GMV {{gmv | money}} {{currency}}, {{dod.gmv | signed_percent:unchanged}} on the day before',
+	'text', btrim($txt$
+Daily report, {{weekday}} {{day}}
+{{#restated}}
+Corrected, revision {{revision}}.
+{{/restated}}
+{{^complete}}
+Not complete yet: late data will be reported as a correction.
+{{/complete}}
+GMV {{gmv | money}} {{currency}} (day before {{dod.gmv | signed_percent:unchanged}}, week before {{wow.gmv | signed_percent:unchanged}})
+Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money}}
+Paid {{paid_amount | money}} by {{payer_count | int}} customers, refunds {{refund_amount | money}} ({{refund_rate | percent}})
+Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}
+{{#top_products}}
+{{#top3}}
+{{rank}}. {{label | truncate:40}}: {{total_revenue | money}} ({{total_sold | int}} pcs)
+{{/top3}}
+{{/top_products}}
+$txt$, E'\n'),
+	'markdown', replace(btrim($md$
+**Daily report, {{weekday}} {{day}}**
+{{#restated}}
+> **Corrected** (revision {{revision}}){{#columns.gmv}}: GMV {{old | money}} is now {{new | money}}{{/columns.gmv}}
+{{/restated}}
+{{^complete}}
+> **Not complete yet**: late data will be reported as a correction
+{{/complete}}
+{{^reconciles}}
+> **Channels do not add up to GMV**: check before use
+{{/reconciles}}
+> GMV **{{gmv | money}}** {{currency}}, {{dod.gmv | signed_percent:unchanged}} on the day before, {{wow.gmv | signed_percent:unchanged}} on the week before
+> Orders {{order_count | int}}, buyers {{buyer_count | int}}, per order {{aov | money}}
+> Paid {{paid_amount | money}} by {{payer_count | int}} customers
+> Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}{{#dod_points.conversion_rate_text}} ({{dod_points.conversion_rate_text}} points){{/dod_points.conversion_rate_text}}
+> Refunds {{refund_amount | money}}, {{refund_rate | percent}} of what was paid
+{{#targets.gmv}}
+
+**Month to date** {{achieved | money}} of {{value | money}}: {{rate | percent}} with {{time_progress | percent}} of the time gone
+{{/targets.gmv}}
+{{#has_sales}}
+
+**Top 5 products**
+{{#top_products}}
+{{#top5}}
+{{rank}}. {{label | truncate:32}} {{total_revenue | money}} ({{total_sold | int}} pcs)
+{{/top5}}
+{{/top_products}}
+
+**Channels** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{revenue_change | signed_percent:unchanged}}){{/top10}}{{/by_channel}}
+
+**Top 5 regions** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{share | percent}}){{/top5}}{{/by_region}}
+{{/has_sales}}
+$md$, E'\n'), E'\n', E'  \n')));
+
+INSERT INTO ecstats.reports (name, template) VALUES ('daily', 'daily_cn'), ('daily_en', 'daily_en');
 -- sql/40_event.sql
 -- Intake of events as JSON.
 
@@ -1207,8 +1495,540 @@ COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
 
 -- sql/44_job.sql
 
--- sql/45_report.sql
+-- sql/45_report_data.sql
+-- The facts of a day as JSON, from the rollups alone: what a template and a condition see. Numbers
+-- stay numerics, unrounded; the few *_text and label members exist because no filter can make them.
+-- Functions called for each element take no SET, so that they are inlined.
 
+-- report_timestamp gives an instant as ISO 8601 in `zone`, whatever the session's time zone is.
+CREATE FUNCTION ecstats.report_timestamp(at timestamptz, zone text) RETURNS text
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT to_char(t.local, 'YYYY-MM-DD"T"HH24:MI:SS') || CASE WHEN t.local < t.utc THEN '-' ELSE '+' END
+		|| to_char(greatest(t.local - t.utc, t.utc - t.local), 'HH24:MI')
+	  FROM (SELECT at AT TIME ZONE zone AS local, at AT TIME ZONE 'UTC' AS utc) t
+	$$;
+COMMENT ON FUNCTION ecstats.report_timestamp(timestamptz, text) IS
+	'ISO 8601 text of an instant in the given IANA zone, with its offset';
+
+-- report_points_text writes a difference in percentage points with its sign; what rounds to 0 has none.
+CREATE FUNCTION ecstats.report_points_text(points numeric, digits int) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+	SELECT CASE WHEN pg_catalog.round(points, digits) > 0 THEN '+' ELSE '' END || pg_catalog.round(points, digits)::text
+	$$;
+COMMENT ON FUNCTION ecstats.report_points_text(numeric, int) IS
+	'percentage points as signed text, rounded half away from zero to the given digits';
+
+-- report_label makes a name harmless inside Markdown: active characters become their full-width
+-- twins, control characters blanks. The name itself is in the facts, too.
+CREATE FUNCTION ecstats.report_label(name text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), '*_`<>|[]#~\@', '＊＿｀＜＞｜［］＃～＼＠')
+	$$;
+COMMENT ON FUNCTION ecstats.report_label(text) IS
+	'a name with Markdown''s active characters replaced by their full-width twins';
+
+-- report_kpi gives one day's row as facts: every column of daily_kpi, and refund_rate. NULL: no row.
+CREATE FUNCTION ecstats.report_kpi(at_day date, zone text) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT to_jsonb(k) || jsonb_build_object(
+			'closed_at', ecstats.report_timestamp(k.closed_at, zone),
+			'refund_rate', k.refund_amount / nullif(k.paid_amount, 0))
+	  FROM ecstats.daily_kpi k
+	 WHERE k.day = at_day
+	$$;
+COMMENT ON FUNCTION ecstats.report_kpi(date, text) IS
+	'daily_kpi of one day as a JSON object, with refund_rate (refund_amount / paid_amount); NULL where there is no row';
+
+-- report_change gives (x - base) / |base| of each figure; null where there is no base or it is 0.
+CREATE FUNCTION ecstats.report_change(facts jsonb, base jsonb) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_object_agg(x.key,
+			CASE WHEN jsonb_typeof(x.value) = 'number' AND jsonb_typeof(base -> x.key) = 'number'
+				 THEN (x.value::numeric - (base -> x.key)::numeric) / nullif(abs((base -> x.key)::numeric), 0)
+			END)
+	  FROM jsonb_each(facts) x
+	 WHERE x.key NOT IN ('day', 'complete', 'closed_at', 'revision')
+	$$;
+COMMENT ON FUNCTION ecstats.report_change(jsonb, jsonb) IS
+	'relative change per figure against the same figures of another day (NULL: no such day)';
+
+-- report_points gives what a ratio's change is called in: percentage points, as number and as text.
+CREATE FUNCTION ecstats.report_points(facts jsonb, base jsonb) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_object_agg(r.name, p.points)
+		|| jsonb_object_agg(r.name || '_text', ecstats.report_points_text(p.points, 2))
+	  FROM (VALUES ('conversion_rate'), ('refund_rate')) r(name),
+		   LATERAL (SELECT 100 * ((facts ->> r.name)::numeric - (base ->> r.name)::numeric)) p(points)
+	$$;
+COMMENT ON FUNCTION ecstats.report_points(jsonb, jsonb) IS
+	'change of conversion_rate and refund_rate in percentage points (x - base) * 100; the _text members are signed, 2 decimals';
+
+-- report_item makes one element of a split. `first`, `top3`, `top5`, `top10` let a template cut a
+-- list: it cannot count. share is of the day's gmv, revenue_change against the same name's base.
+CREATE FUNCTION ecstats.report_item(kind text, name text, rank bigint, sold numeric, revenue numeric,
+											   gmv numeric, base numeric) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+	AS $$
+	SELECT pg_catalog.jsonb_build_object(
+			kind, name, 'label', ecstats.report_label(name), 'rank', rank,
+			'total_sold', sold, 'total_revenue', revenue, 'share', revenue / nullif(gmv, 0),
+			'revenue_change', (revenue - base) / nullif(pg_catalog.abs(base), 0),
+			'first', rank = 1, 'top3', rank <= 3, 'top5', rank <= 5, 'top10', rank <= 10)
+	$$;
+COMMENT ON FUNCTION ecstats.report_item(text, text, bigint, numeric, numeric, numeric, numeric) IS
+	'one element of top_products, by_region or by_channel';
+
+-- report_products lists a day's first 10 products by revenue, then pieces, then id (bytewise), so that
+-- a repeat gives the same ranks. Products are many and an aggregate state of numeric is large: sorting
+-- beats hashing here (measured: 16 ms against 40 ms with 10,000 products).
+CREATE FUNCTION ecstats.report_products(at_day date, base_day date, gmv numeric) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET enable_hashagg = off
+	AS $$
+	SELECT coalesce(jsonb_agg(ecstats.report_item('product_id', t.product_id, t.rank, t.sold, t.revenue, gmv,
+							(SELECT sum(b.total_revenue) FROM ecstats.daily_sales b
+							  WHERE b.day = base_day AND b.product_id = t.product_id)) ORDER BY t.rank), '[]')
+	  FROM (SELECT s.product_id, sum(s.total_sold) AS sold, sum(s.total_revenue) AS revenue,
+				   row_number() OVER (ORDER BY sum(s.total_revenue) DESC, sum(s.total_sold) DESC,
+											   s.product_id COLLATE "C") AS rank
+			  FROM ecstats.daily_sales s
+			 WHERE s.day = at_day
+			 GROUP BY s.product_id
+			HAVING sum(s.total_sold) > 0
+			 ORDER BY rank LIMIT 10) t
+	$$;
+COMMENT ON FUNCTION ecstats.report_products(date, date, numeric) IS
+	'the first 10 products of a day by revenue; gmv is the day''s, base_day the one to compare with';
+
+-- report_split divides a day's gmv by region and by channel: 50 each, and one element `others` (named
+-- null, standing for `members` names) for the rest, so that a list adds up to gmv. Order as products.
+CREATE FUNCTION ecstats.report_split(at_day date, base_day date, gmv numeric) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH cells AS MATERIALIZED (
+		SELECT s.day, s.region, s.channel, sum(s.total_sold) AS sold, sum(s.total_revenue) AS revenue,
+			   sum(s.refund_amount) AS refunds
+		  FROM ecstats.daily_sales s
+		 WHERE s.day IN (at_day, base_day)
+		 GROUP BY s.day, s.region, s.channel
+	), sums AS (
+		SELECT c.day, CASE WHEN grouping(c.region) = 0 THEN 'region' ELSE 'channel' END AS kind,
+			   coalesce(c.region, c.channel) AS name,
+			   sum(c.sold) AS sold, sum(c.revenue) AS revenue, sum(c.refunds) AS refunds
+		  FROM cells c
+		 GROUP BY GROUPING SETS ((c.day, c.region), (c.day, c.channel))
+	), ranked AS (
+		SELECT d.*, b.revenue AS base,
+			   row_number() OVER (PARTITION BY d.kind
+				ORDER BY d.revenue DESC, d.sold DESC, d.name COLLATE "C") AS rank
+		  FROM sums d
+		  LEFT JOIN sums b ON b.day = base_day AND b.kind = d.kind AND b.name = d.name
+		 WHERE d.day = at_day
+	), items AS (
+		SELECT r.kind, least(r.rank, 51) AS rank,
+			   ecstats.report_item(r.kind, min(r.name) FILTER (WHERE r.rank <= 50), least(r.rank, 51),
+								   sum(r.sold), sum(r.revenue), gmv, sum(r.base) FILTER (WHERE r.rank <= 50))
+			   || jsonb_build_object('refund_amount', sum(r.refunds), 'others', least(r.rank, 51) = 51,
+									 'members', count(*)) AS item
+		  FROM ranked r
+		 GROUP BY r.kind, least(r.rank, 51)
+	)
+	SELECT jsonb_build_object(
+			'by_region', coalesce(jsonb_agg(i.item ORDER BY i.rank) FILTER (WHERE i.kind = 'region'), '[]'),
+			'by_channel', coalesce(jsonb_agg(i.item ORDER BY i.rank) FILTER (WHERE i.kind = 'channel'), '[]'),
+			'reconciles', (SELECT coalesce(sum(c.revenue), 0) FROM cells c WHERE c.day = at_day)
+				IS NOT DISTINCT FROM gmv)
+	  FROM items i
+	$$;
+COMMENT ON FUNCTION ecstats.report_split(date, date, numeric) IS
+	'by_region and by_channel of a day with share of gmv and change against base_day; reconciles: they add up to gmv';
+
+-- report_funnel lists a day's funnel; rate is against the step before, null at the first.
+CREATE FUNCTION ecstats.report_funnel(at_day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT coalesce(jsonb_agg(jsonb_build_object('step', f.step, 'event', f.event,
+				'user_count', f.user_count, 'rate', f.rate) ORDER BY f.step), '[]')
+	  FROM (SELECT d.step, d.event, d.user_count,
+				   d.user_count::numeric / nullif(lag(d.user_count) OVER (ORDER BY d.step), 0) AS rate
+			  FROM ecstats.daily_funnel d
+			 WHERE d.day = at_day) f
+	$$;
+COMMENT ON FUNCTION ecstats.report_funnel(date) IS
+	'daily_funnel of a day in order of its steps, with the rate from the step before';
+
+-- report_targets compares what is reached so far with the targets of the day's month (targets), of
+-- the day itself (targets_day) and of its year (targets_year): from the period's first day to at_day.
+CREATE FUNCTION ecstats.report_targets(at_day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH span AS (
+		SELECT u.member, to_char(at_day, u.form) AS period, date_trunc(u.unit, at_day::timestamp)::date AS first_day,
+			   (date_trunc(u.unit, at_day::timestamp) + u.step)::date AS next_first
+		  FROM (VALUES ('targets', 'month', 'YYYY-MM', interval '1 month'),
+					   ('targets_day', 'day', 'YYYY-MM-DD', interval '1 day'),
+					   ('targets_year', 'year', 'YYYY', interval '1 year')) u(member, unit, form, step)
+	), reached AS (
+		SELECT s.member, t.metric, t.value, a.achieved, s.next_first - at_day - 1 AS days_left,
+			   (at_day - s.first_day + 1)::numeric / (s.next_first - s.first_day) AS time_progress
+		  FROM span s
+		  JOIN ecstats.targets t ON t.period = s.period,
+			   LATERAL (SELECT sum((to_jsonb(k) ->> t.metric)::numeric) AS achieved
+						  FROM ecstats.daily_kpi k
+						 WHERE k.day BETWEEN s.first_day AND at_day) a
+	), members AS (
+		SELECT r.member, jsonb_object_agg(r.metric, jsonb_build_object(
+				'value', r.value, 'achieved', r.achieved, 'rate', r.achieved / r.value,
+				'time_progress', r.time_progress, 'lead_points', p.points,
+				'lead_points_text', ecstats.report_points_text(p.points, 1), 'ahead', p.points >= 0,
+				'days_left', r.days_left,
+				'daily_needed', greatest(r.value - r.achieved, 0) / nullif(r.days_left, 0))) AS metrics
+		  FROM reached r, LATERAL (SELECT 100 * (r.achieved / r.value - r.time_progress)) p(points)
+		 GROUP BY r.member
+	)
+	SELECT '{"targets": {}, "targets_day": {}, "targets_year": {}}'
+		|| coalesce(jsonb_object_agg(m.member, m.metrics), '{}')
+	  FROM members m
+	$$;
+COMMENT ON FUNCTION ecstats.report_targets(date) IS
+	'targets, targets_day, targets_year: {metric: {value, achieved, rate, time_progress, lead_points, lead_points_text, ahead, days_left, daily_needed}} up to and including a day';
+
+-- report_restated gives the latest correction of a closed day, as a list and by column; NULL: none.
+CREATE FUNCTION ecstats.report_restated(at_day date, zone text) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_build_object(
+			'revision', r.revision, 'at', ecstats.report_timestamp(max(r.at), zone),
+			'changes', jsonb_agg(jsonb_build_object('column', r.column_name, 'old', r.old, 'new', r.new)
+								 ORDER BY r.column_name),
+			'columns', jsonb_object_agg(r.column_name, jsonb_build_object('old', r.old, 'new', r.new)))
+	  FROM ecstats.restatements r
+	 WHERE r.day = at_day
+	   AND r.revision = (SELECT max(l.revision) FROM ecstats.restatements l WHERE l.day = at_day)
+	 GROUP BY r.revision
+	$$;
+COMMENT ON FUNCTION ecstats.report_restated(date, text) IS
+	'latest restatement of a day: revision, at, changes [{column, old, new}], columns {column: {old, new}}; NULL where there is none';
+-- sql/45_report.sql
+-- Rules of templates and reports, the facts of a report, and the message made of them. Rendering and
+-- checking a template is C (24); queueing the message is the pipeline's (50).
+
+-- While pg_dump's output is loaded a restored row replaces the shipped row of its key. pg_dump turns
+-- check_function_bodies off, which is how it is told; anybody may do that, so nothing else depends on it.
+
+-- report_template_insert: trigger. Checks the template, numbers a new version, retires the active one.
+-- Runs with the owner's rights, so that INSERT alone is enough to publish a new version. It reads the
+-- table only to number a version that has none and to retire others, which holds in any restore order.
+CREATE FUNCTION ecstats.report_template_insert() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF NEW.body IS NOT NULL THEN
+		PERFORM ecstats.template_check(NEW.body);
+	END IF;
+	PERFORM pg_advisory_xact_lock(hashtextextended('ecstats.templates:' || NEW.name, 0));
+	IF NEW.version IS NULL THEN
+		SELECT coalesce(max(t.version), 0) + 1 INTO NEW.version
+		  FROM ecstats.templates t WHERE t.name = NEW.name;
+	ELSIF current_setting('check_function_bodies') = 'off' THEN
+		DELETE FROM ecstats.templates t WHERE t.name = NEW.name AND t.version = NEW.version;
+	ELSIF EXISTS (SELECT FROM ecstats.templates t WHERE t.name = NEW.name AND t.version = NEW.version) THEN
+		RETURN NEW;		-- the key refuses it, or ON CONFLICT decides; the active version stays
+	END IF;
+	IF NEW.active THEN
+		UPDATE ecstats.templates t SET active = false WHERE t.name = NEW.name AND t.active;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_template_insert() IS
+	'trigger of ecstats.templates: 22023 with the position for a wrong template; numbers and activates a new version';
+
+-- report_template_update: trigger. A version is what was sent with it: only active and note may change.
+CREATE FUNCTION ecstats.report_template_update() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$
+BEGIN
+	IF (NEW.name, NEW.version, NEW.body, NEW.created_at)
+		IS DISTINCT FROM (OLD.name, OLD.version, OLD.body, OLD.created_at) THEN
+		RAISE EXCEPTION 'version % of template "%" cannot be changed', OLD.version, OLD.name
+			USING ERRCODE = 'object_not_in_prerequisite_state', COLUMN = 'body',
+				  DETAIL = 'Only active and note of a stored version may be updated.',
+				  HINT = 'INSERT the template without a version: it becomes the next one and is active at once.';
+	END IF;
+	IF NEW.active AND NOT OLD.active THEN
+		PERFORM pg_advisory_xact_lock(hashtextextended('ecstats.templates:' || NEW.name, 0));
+		UPDATE ecstats.templates t SET active = false WHERE t.name = NEW.name AND t.active;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_template_update() IS
+	'trigger of ecstats.templates: bodies are immutable (55000); activating a version retires the other one';
+
+CREATE TRIGGER template_insert BEFORE INSERT ON ecstats.templates
+	FOR EACH ROW EXECUTE FUNCTION ecstats.report_template_insert();
+CREATE TRIGGER template_update BEFORE UPDATE ON ecstats.templates
+	FOR EACH ROW EXECUTE FUNCTION ecstats.report_template_update();
+
+-- report_write: trigger. Forces the owner, refuses what this version does not serve. Runs with the
+-- writer's rights: it asks who that is.
+CREATE FUNCTION ecstats.report_write() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	is_super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		IF NOT is_super OR NEW.owner IS NULL THEN
+			NEW.owner := current_user;
+		END IF;
+		IF current_setting('check_function_bodies') = 'off' THEN
+			DELETE FROM ecstats.reports r WHERE r.name = NEW.name;
+		END IF;
+	ELSIF NEW.owner IS DISTINCT FROM OLD.owner AND NOT is_super THEN
+		RAISE EXCEPTION 'permission denied to change the owner of report "%"', OLD.name
+			USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser may set another owner.';
+	END IF;
+
+	IF NEW.dataset IN ('weekly', 'monthly', 'activity', 'custom') THEN
+		RAISE EXCEPTION 'reports of dataset "%" are not supported yet', NEW.dataset
+			USING ERRCODE = 'feature_not_supported', COLUMN = 'dataset', HINT = 'Use dataset daily.';
+	END IF;
+	IF NEW.schedule IS NOT NULL THEN
+		RAISE EXCEPTION 'a schedule of a report''s own is not supported yet'
+			USING ERRCODE = 'feature_not_supported', COLUMN = 'schedule',
+				  HINT = 'Leave schedule NULL: the report goes out when its day is closed, at the time of job daily.';
+	END IF;
+
+	-- array_append of a channel that is there already changes nothing
+	IF cardinality(NEW.channels) > 1 THEN
+		NEW.channels := ARRAY(SELECT c.name FROM unnest(NEW.channels) WITH ORDINALITY c(name, n)
+							   GROUP BY c.name ORDER BY min(c.n));
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_write() IS
+	'trigger of ecstats.reports: owner is the writer, unserved datasets and schedules are 0A000, channels are listed once';
+
+CREATE TRIGGER report_write BEFORE INSERT OR UPDATE ON ecstats.reports
+	FOR EACH ROW EXECUTE FUNCTION ecstats.report_write();
+
+-- report_row: the definition of a report, or 42704 with what there is.
+CREATE FUNCTION ecstats.report_row(report text) RETURNS ecstats.reports
+	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	definition ecstats.reports;
+BEGIN
+	SELECT * INTO definition FROM ecstats.reports r WHERE r.name = report_row.report;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'report "%" does not exist', left(report, 64)
+			USING ERRCODE = 'undefined_object',
+				  DETAIL = format('Stored: %s.', coalesce(
+					(SELECT string_agg(quote_ident(r.name), ', ' ORDER BY r.name) FROM ecstats.reports r), 'none')),
+				  HINT = 'Reports are the rows of ecstats.reports.';
+	END IF;
+	RETURN definition;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_row(text) IS 'row of ecstats.reports by name; 42704 where there is none';
+
+-- report_data: what a template and a condition see of one closed day.
+--   report: name in ecstats.reports; day: a closed business day.
+-- Result: a JSON object (interface: "Template and report"; members in doc/report.md).
+-- Errors: 42704 unknown report, P0002 no stored row of the day, 22004 an argument is NULL.
+-- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets.
+CREATE FUNCTION ecstats.report_data(report text, day date) RETURNS jsonb
+	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	definition ecstats.reports;
+	zone text := (SELECT c.timezone FROM ecstats.config c);
+	iso text := to_char(day, 'YYYY-MM-DD');		-- whatever DateStyle is
+	facts jsonb;
+	yesterday jsonb;
+	last_week jsonb;
+	last_year jsonb;
+	products jsonb;
+	restated jsonb;
+BEGIN
+	IF report IS NULL OR day IS NULL THEN
+		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	definition := ecstats.report_row(report);
+	facts := ecstats.report_kpi(day, zone);
+	IF facts IS NULL THEN
+		RAISE EXCEPTION 'there are no figures of % yet', iso
+			USING ERRCODE = 'no_data_found', DETAIL = 'ecstats.daily_kpi has no row of this day.',
+				  HINT = format('SELECT ecstats_daily(%L) closes an ended day.', iso);
+	END IF;
+	yesterday := ecstats.report_kpi(day - 1, zone);
+	last_week := ecstats.report_kpi(day - 7, zone);
+	last_year := ecstats.report_kpi((day - interval '1 year')::date, zone);
+
+	restated := ecstats.report_restated(day, zone);
+	products := ecstats.report_products(day, day - 1, (facts -> 'gmv')::numeric);
+
+	RETURN facts
+		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric)
+		|| ecstats.report_targets(day)
+		|| jsonb_build_object(
+			'top_products', products, 'has_sales', products <> '[]',
+			'report', definition.name,
+			'report_id', format('%s:%s', definition.name, iso),
+			'dataset', definition.dataset,
+			'weekday', to_char(day, 'FMDay'),
+			'weekday_cn', '周' || substr('一二三四五六日', extract(isodow FROM day)::int, 1),
+			'day_cn', to_char(day, 'FMMM"月"FMDD"日"'),
+			'currency', (SELECT c.currency FROM ecstats.config c),
+			'data_as_of', coalesce(restated -> 'at', facts -> 'closed_at'),
+			'previous', yesterday, 'last_week', last_week, 'last_year', last_year,
+			'dod', ecstats.report_change(facts, yesterday),
+			'wow', ecstats.report_change(facts, last_week),
+			'yoy', ecstats.report_change(facts, last_year),
+			'dod_points', ecstats.report_points(facts, yesterday),
+			'wow_points', ecstats.report_points(facts, last_week),
+			'yoy_points', ecstats.report_points(facts, last_year),
+			'funnel', ecstats.report_funnel(day),
+			'restated', restated,
+			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_data(text, date) IS
+	'facts of a closed day as JSON for a report''s template and condition; internal twin of ecstats_report_data';
+
+-- ecstats_report_data(report, day): the JSON that a report's template and condition see.
+--   report: name in ecstats.reports; day: a closed business day.
+-- Result: one object: figures of the day, comparisons, splits, funnel, targets (doc/report.md).
+-- Errors: 42704 unknown report, P0002 day without figures, 22004 NULL. Reads rollups, writes nothing.
+CREATE FUNCTION @extschema@.ecstats_report_data(report text, day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE
+	AS $$ SELECT ecstats.report_data(report, day) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_report_data(text, date) IS
+	'What a template sees. Arguments: report name, closed business day. Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report, P0002 day without figures, 22004 NULL argument';
+-- sql/45_report_message.sql
+-- From facts to a neutral message, and what the doctor says about reports.
+
+-- report_condition: whether a report's condition holds for the facts, and why not.
+--   A condition decides about a message, so it never stops the report run: an error is a reason.
+CREATE FUNCTION ecstats.report_condition(condition jsonpath, facts jsonb,
+													OUT holds boolean, OUT reason text)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	shown text := left(condition::text, 200);
+BEGIN
+	holds := condition IS NULL;
+	IF holds THEN
+		RETURN;
+	END IF;
+	holds := jsonb_path_match(facts, condition);
+	IF holds IS NULL THEN
+		reason := format('condition is unknown for this day: %s', shown);
+	ELSIF NOT holds THEN
+		reason := format('condition is false: %s', shown);
+	END IF;
+	holds := coalesce(holds, false);
+EXCEPTION
+	WHEN data_exception THEN
+		holds := false;
+		reason := format('condition failed: %s: %s', SQLERRM, shown);
+		IF SQLSTATE = '22038' THEN		-- no single true or false came out
+			reason := reason || ' (write a predicate such as $.gmv > 10000)';
+		END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_condition(jsonpath, jsonb) IS
+	'whether a jsonpath predicate is true for the facts; reason says why not (false, unknown, error). NULL condition: true';
+
+-- report_message: the message of a report for a day, and whether it is to be sent.
+--   report: name in ecstats.reports; day: a closed business day.
+-- Result: one row. The message is rendered also where it would not be sent, for previews; reason is
+--   NULL exactly where would_send is true.
+-- Errors: those of report_data; 42704 the template does not exist; 55000 no version of it is active.
+-- Reads: reports, templates, rollups. Writes nothing.
+CREATE FUNCTION ecstats.report_message(report text, day date)
+	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	facts jsonb := ecstats.report_data(report, day);
+	definition ecstats.reports := ecstats.report_row(report);
+	body jsonb;
+BEGIN
+	SELECT t.version, t.body INTO template_version, body
+	  FROM ecstats.templates t
+	 WHERE t.name = definition.template AND t.active;
+	IF NOT FOUND THEN
+		IF EXISTS (SELECT FROM ecstats.templates t WHERE t.name = definition.template) THEN
+			RAISE EXCEPTION 'template "%" of report "%" has no active version', definition.template, definition.name
+				USING ERRCODE = 'object_not_in_prerequisite_state',
+					  HINT = format('UPDATE ecstats.templates SET active = true WHERE name = %L AND version = …;',
+									definition.template);
+		END IF;
+		RAISE EXCEPTION 'template "%" of report "%" does not exist', definition.template, definition.name
+			USING ERRCODE = 'undefined_object',
+				  HINT = 'INSERT it into ecstats.templates, or set another one in ecstats.reports.';
+	END IF;
+	message := ecstats.template_render(body, facts);
+
+	SELECT c.holds, c.reason INTO would_send, reason
+	  FROM ecstats.report_condition(definition.condition, facts) c;
+	IF NOT definition.enabled THEN
+		would_send := false;
+		reason := 'report is disabled';
+	END IF;
+	RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_message(text, date) IS
+	'rendered neutral or native message of a report for a closed day, whether it would be sent, and why not';
+
+-- report_status: what keeps reports from going out, for ecstats_status().
+-- Result: one row a finding, or one row ok. Reads: reports, templates, channels.
+CREATE FUNCTION ecstats.report_status()
+	RETURNS TABLE (component text, status text, detail text, hint text)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH enabled AS (
+		SELECT r.name, r.template, r.channels FROM ecstats.reports r WHERE r.enabled
+	), findings AS (
+		SELECT 1 AS ord, e.name, 'error' AS status,
+			   format('report %I: template %I %s', e.name, e.template,
+					  CASE WHEN EXISTS (SELECT FROM ecstats.templates t WHERE t.name = e.template)
+						   THEN 'has no active version' ELSE 'does not exist' END) AS detail,
+			   'INSERT it into ecstats.templates, activate a version, or set enabled = false in ecstats.reports' AS hint
+		  FROM enabled e
+		 WHERE NOT EXISTS (SELECT FROM ecstats.templates t WHERE t.name = e.template AND t.active)
+		UNION ALL
+		SELECT 2, e.name, 'error',
+			   format('report %I: no such channel: %s', e.name, string_agg(quote_ident(c.name), ', ' ORDER BY c.name)),
+			   'INSERT the channel into ecstats.channels, or take it out of ecstats.reports.channels'
+		  FROM enabled e, unnest(e.channels) c(name)
+		 WHERE NOT EXISTS (SELECT FROM ecstats.channels h WHERE h.name = c.name)
+		 GROUP BY e.name
+	)
+	SELECT 'reports', f.status, f.detail, f.hint
+	  FROM (SELECT ord, name, status, detail, hint FROM findings
+			UNION ALL
+			SELECT 3, NULL, 'ok',
+				   format('%s enabled, %s with a channel', count(*), count(*) FILTER (WHERE cardinality(e.channels) > 0)),
+				   CASE WHEN bool_and(cardinality(e.channels) = 0)
+						THEN format('nothing is sent yet: UPDATE ecstats.reports SET channels = ''{my-channel}'' WHERE name = %L',
+									min(e.name)) END
+			  FROM enabled e
+			HAVING NOT EXISTS (SELECT FROM findings)) f
+	 ORDER BY f.ord, f.name
+	$$;
+COMMENT ON FUNCTION ecstats.report_status() IS
+	'reports whose template or channels are missing, one row each; one row ok where all is there';
 -- sql/46_channel.sql
 
 -- sql/47_delivery.sql

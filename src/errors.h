@@ -25,7 +25,7 @@ typedef struct EcstatsFault
 extern bool ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column,
 						  const char *hint, char *detail, const char *fmt,...) pg_attribute_printf(6, 7);
 extern void ecstats_fault_raise(const EcstatsFault *fault, const char *table,
-								const char *constraint) pg_attribute_noreturn();
+								const char *constraint) __attribute__((noreturn));
 extern char *ecstats_fault_text(const EcstatsFault *fault);
 extern char *ecstats_shown(const char *value, int length);
 extern bool ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len,
