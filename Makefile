@@ -74,7 +74,9 @@ SQL_PIECES = \
 	sql/46_channel.sql \
 	sql/47_delivery.sql \
 	sql/50_pipeline.sql \
-	sql/51_maintain.sql \
+	sql/52_pipeline_report.sql \
+	sql/53_pipeline_job.sql \
+	sql/54_maintain.sql \
 	sql/60_status.sql \
 	sql/90_grants.sql \
 	sql/91_dump.sql

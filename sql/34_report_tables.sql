@@ -83,3 +83,17 @@ CREATE TABLE ecstats.targets (
 COMMENT ON TABLE ecstats.targets IS 'What a year, a month or a day is meant to reach; reports compare what is reached so far';
 COMMENT ON COLUMN ecstats.targets.period IS 'business days: 2026 (year), 2026-11 (month) or 2026-11-23 (day)';
 COMMENT ON COLUMN ecstats.targets.metric IS 'a column of ecstats.daily_kpi that adds up over days';
+
+-- A report that could not be made or queued: the close went on without it.
+CREATE TABLE ecstats.report_failures (
+	id		bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	report	text NOT NULL,
+	day		date NOT NULL,
+	channel	text,
+	sqlstate text NOT NULL,
+	reason	text NOT NULL
+);
+CREATE INDEX report_failures_at ON ecstats.report_failures (at);
+COMMENT ON TABLE ecstats.report_failures IS 'Reports that could not be queued at a close, with the reason; SELECT ecstats_report(report, day) tries again';
+COMMENT ON COLUMN ecstats.report_failures.channel IS 'NULL: the message itself could not be made';

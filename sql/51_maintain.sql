@@ -1,2 +1,0 @@
--- sql/51_maintain.sql
-

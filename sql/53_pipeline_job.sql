@@ -1,0 +1,78 @@
+-- sql/53_pipeline_job.sql
+-- The jobs that come with the extension, what a failed one sets off, and what a change of clock means.
+
+-- ecstats.job_failed: called by the schedule when a run has failed for good.
+CREATE OR REPLACE FUNCTION ecstats.job_failed(job text, run_id bigint, attempt integer, error text) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.delivery_tell_operators('job:' || job, run_id::text, format('Job %s failed', job),
+										   format('Run %s, attempt %s: %s', run_id, attempt, error)) $$;
+COMMENT ON FUNCTION ecstats.job_failed(text, bigint, integer, text) IS 'Tells the operators once that a run failed for good.';
+
+-- ecstats.pipeline_daily_schedule: two hours after the business day begins, as a cron expression.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_daily_schedule(day_starts_at time) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN extract(second FROM t) = 0 THEN to_char(t, 'FMMI FMHH24') || ' * * *'
+				ELSE to_char(t, 'FMSS FMMI FMHH24') || ' * * ?' END
+	  FROM (SELECT ('2000-01-01'::date + day_starts_at + interval '2 hours') AS t) x $$;
+COMMENT ON FUNCTION ecstats.pipeline_daily_schedule(time) IS 'Cron expression of the daily job: two hours after day_starts_at.';
+
+SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_schedule(c.day_starts_at),
+	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
+  FROM ecstats.config c;
+SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
+
+-- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused while
+-- stored days or day partitions with rows depend on it; empty partitions are dropped and made anew.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_clock_guard() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part regclass;
+	filled boolean;
+BEGIN
+	IF (NEW.timezone, NEW.day_starts_at) = (OLD.timezone, OLD.day_starts_at) THEN
+		RETURN NEW;
+	END IF;
+	IF EXISTS (SELECT FROM ecstats.daily_kpi) THEN
+		RAISE EXCEPTION 'the shop''s clock cannot change: days are closed by the old one'
+			USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
+				  DETAIL = format('%s days are stored.', (SELECT count(*) FROM ecstats.daily_kpi)),
+				  HINT = 'Set timezone and day_starts_at before the first close, or load the raw rows into a new database.';
+	END IF;
+	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
+				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass LOOP
+		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', part);
+		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO filled;
+		IF filled THEN
+			RAISE EXCEPTION 'the shop''s clock cannot change: partition % has rows of the old one', part
+				USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
+					  HINT = 'Set timezone and day_starts_at before the first event, or load the raw rows into a new database.';
+		END IF;
+		EXECUTE format('DROP TABLE %s', part);
+	END LOOP;
+	-- Marks of open days mean nothing yet; they were dated by the old clock.
+	DELETE FROM ecstats.day_marks;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_clock_guard() IS
+	'Trigger on ecstats.config: 55000 where stored days depend on timezone or day_starts_at.';
+CREATE TRIGGER clock_guard BEFORE UPDATE OF timezone, day_starts_at ON ecstats.config
+	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_guard();
+
+CREATE OR REPLACE FUNCTION ecstats.pipeline_clock_changed() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (NEW.timezone, NEW.day_starts_at) <> (OLD.timezone, OLD.day_starts_at) THEN
+		PERFORM ecstats.job_reschedule('daily', ecstats.pipeline_daily_schedule(NEW.day_starts_at))
+		  FROM ecstats.jobs j
+		 WHERE j.name = 'daily' AND j.schedule = ecstats.pipeline_daily_schedule(OLD.day_starts_at);
+		PERFORM ecstats.job_timezone_changed();
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_clock_changed() IS
+	'Trigger on ecstats.config: the daily job follows day_starts_at unless somebody gave it another time, and jobs without a zone follow timezone.';
+CREATE TRIGGER clock_changed AFTER UPDATE OF timezone, day_starts_at ON ecstats.config
+	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_changed();
+
