@@ -14,10 +14,6 @@ BEGIN
 		IF NOT super OR NEW.owner IS NULL THEN
 			NEW.owner := current_user;
 		END IF;
-		-- A restored row takes the place of the one that CREATE EXTENSION made.
-		IF current_setting('check_function_bodies') = 'off' THEN
-			DELETE FROM ecstats.jobs WHERE name = NEW.name;
-		END IF;
 		RETURN NEW;
 	END IF;
 	IF NOT super AND OLD.owner <> current_user THEN
@@ -44,7 +40,10 @@ DECLARE
 	wrong text;
 	hint text;
 BEGIN
-	IF j.max_attempts NOT BETWEEN 1 AND 20 THEN
+	IF j.name IS NULL OR octet_length(j.name) NOT BETWEEN 1 AND 128 OR j.name ~ '[[:cntrl:]]' THEN
+		wrong := format('the name is %L', left(j.name, 60));
+		hint := 'A name has 1 to 128 bytes and no control character.';
+	ELSIF j.max_attempts NOT BETWEEN 1 AND 20 THEN
 		wrong := format('max_attempts is %s', j.max_attempts);
 		hint := 'It counts the first try as well: 1 to 20.';
 	ELSIF j.overlap NOT IN ('skip', 'queue') THEN
@@ -119,7 +118,9 @@ END $$;
 COMMENT ON FUNCTION ecstats.job_dropped() IS
 	'Trigger of ecstats.jobs: what still waits of a job that was dropped or disabled is cancelled.';
 
--- In the order of their names.
+-- In the order of their names. The guard runs as the writer.
+CREATE TRIGGER job_0_restore_replace BEFORE INSERT ON ecstats.jobs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('name');
 CREATE TRIGGER job_1_guard BEFORE INSERT OR UPDATE OR DELETE ON ecstats.jobs
 	FOR EACH ROW EXECUTE FUNCTION ecstats.job_guard();
 CREATE TRIGGER job_2_settle BEFORE INSERT

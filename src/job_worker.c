@@ -75,6 +75,7 @@ typedef struct LedgerScope
 {
 	Oid user;
 	int security;
+	int settings;
 } LedgerScope;
 
 PGDLLEXPORT void ecstats_job_worker_main(Datum main_arg);
@@ -353,12 +354,14 @@ ledger_owner(void)
 static void
 ledger_open(LedgerScope *scope)
 {
-	SetConfigOption("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION);
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
 	XactReadOnly = false;
 	XactIsoLevel = XACT_READ_COMMITTED;
 	XactDeferrable = false;
+	scope->settings = NewGUCNestLevel();
+	(void) set_config_option("lock_timeout", "0", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true,
+							 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	GetUserIdAndSecContext(&scope->user, &scope->security);
 	SetUserIdAndSecContext(ledger_owner(), scope->security | SECURITY_LOCAL_USERID_CHANGE);
@@ -374,6 +377,7 @@ ledger_close(const LedgerScope *scope)
 	SPI_finish();
 	SetUserIdAndSecContext(scope->user, scope->security);
 	PopActiveSnapshot();
+	AtEOXact_GUC(true, scope->settings);
 	CommitTransactionCommand();
 }
 
