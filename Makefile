@@ -68,6 +68,10 @@ SQL_PIECES = \
 	sql/43_rollup.sql \
 	sql/43_rollup_close.sql \
 	sql/44_job.sql \
+	sql/44_job_run.sql \
+	sql/44_job_claim.sql \
+	sql/44_job_tick.sql \
+	sql/44_job_cron.sql \
 	sql/45_report_data.sql \
 	sql/45_report.sql \
 	sql/45_report_message.sql \

@@ -31,5 +31,29 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 {
 	build->result = pushJsonbValue(&build->state, token, value);
 }
+/* A job's owner need not have LOGIN where the server can be told so. */
+#if PG_VERSION_NUM >= 170000
+#define ECSTATS_WORKER_LOGIN_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
+#else
+#define ECSTATS_WORKER_LOGIN_FLAGS 0
+#endif
+
+/* Parse analysis of a raw statement without parameters. */
+#if PG_VERSION_NUM >= 150000
+#define ecstats_analyze_and_rewrite(statement, source) \
+	pg_analyze_and_rewrite_fixedparams((statement), (source), NULL, 0, NULL)
+#else
+#define ecstats_analyze_and_rewrite(statement, source) \
+	pg_analyze_and_rewrite((statement), (source), NULL, 0, NULL)
+#endif
+
+/* PortalRun to the end, at top level; 18 took run_once away. */
+#if PG_VERSION_NUM >= 180000
+#define ecstats_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, (receiver), (receiver), (completion))
+#else
+#define ecstats_portal_run(portal, receiver, completion) \
+	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
+#endif
 
 #endif							/* ECSTATS_COMPAT_H */
