@@ -67,6 +67,9 @@ SQL_PIECES = \
 	sql/45_report.sql \
 	sql/46_channel.sql \
 	sql/47_delivery.sql \
+	sql/48_delivery_answer.sql \
+	sql/49_delivery_claim.sql \
+	sql/49_delivery_settle.sql \
 	sql/50_pipeline.sql \
 	sql/51_maintain.sql \
 	sql/60_status.sql \
