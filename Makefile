@@ -77,6 +77,9 @@ SQL_PIECES = \
 	sql/45_report_message.sql \
 	sql/46_channel.sql \
 	sql/47_delivery.sql \
+	sql/48_delivery_answer.sql \
+	sql/49_delivery_claim.sql \
+	sql/49_delivery_settle.sql \
 	sql/50_pipeline.sql \
 	sql/52_pipeline_report.sql \
 	sql/53_pipeline_job.sql \

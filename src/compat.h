@@ -12,6 +12,13 @@
 /* check_function_bodies and other GUC variables moved to a header of their own. */
 #include "utils/guc.h"
 
+/* 14 has pg_hmac_* without the text of what went wrong. */
+#if PG_VERSION_NUM >= 150000
+#define ecstats_hmac_reason(ctx) pg_hmac_error(ctx)
+#else
+#define ecstats_hmac_reason(ctx) "the cryptographic library refused"
+#endif
+
 /* The macros on variable-length values left postgres.h. */
 #if PG_VERSION_NUM >= 160000
 #include "varatt.h"
