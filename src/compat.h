@@ -38,6 +38,7 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 {
 	build->result = pushJsonbValue(&build->state, token, value);
 }
+
 /* A job's owner need not have LOGIN where the server can be told so. */
 #if PG_VERSION_NUM >= 170000
 #define ECSTATS_WORKER_LOGIN_FLAGS BGWORKER_BYPASS_ROLELOGINCHECK
