@@ -1,0 +1,397 @@
+/*
+ * delivery.c: turns claimed rows into requests and their outcomes into facts for settle.
+ *
+ * Nothing is decided here: no state, no retry, no success. A result is kept until the database has
+ * taken it, however often the connection breaks meanwhile.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "delivery.h"
+#include "log.h"
+#include "text.h"
+
+#define BATCH_MAX		100	  /* results a settle takes */
+#define REFUSALS_MAX	5	  /* then a result the database cannot take is dropped */
+#define DEFAULT_TIMEOUT 15000 /* ms, when the claim says none */
+
+/* Argument: worker, rows. The array of header lines comes as JSON, so that nothing is parsed twice. */
+const char delivery_claim_sql[] =
+	"SELECT delivery_id, attempt, transport, method, url, pg_catalog.to_json(headers), body,"
+	" timeout_ms, allow_private FROM ecstats.delivery_claim($1, $2)";
+
+/* Argument: worker, results. */
+const char delivery_settle_sql[] =
+	"SELECT delivery_id, attempt, outcome FROM ecstats.delivery_settle($1, $2)";
+
+enum
+{
+	COL_ID,
+	COL_ATTEMPT,
+	COL_TRANSPORT,
+	COL_METHOD,
+	COL_URL,
+	COL_HEADERS,
+	COL_BODY,
+	COL_TIMEOUT,
+	COL_PRIVATE
+};
+
+/* One claimed row: in flight until result is set, then waiting to be settled. */
+typedef struct Delivery
+{
+	struct Delivery *next;
+	Deliveries *owner;
+	json_int_t id;
+	json_int_t attempt;
+	char target[300]; /* the URL as it may be shown */
+	json_t *result;
+	bool in_batch;
+	int refusals;
+} Delivery;
+
+struct Deliveries
+{
+	Http *http;
+	Delivery *unsettled; /* in the order in which they were done */
+	Delivery **unsettled_tail;
+	int nflight;
+	int nunsettled;
+	bool one_by_one; /* the database refused a batch: find out which of it */
+};
+
+static void delivery_start(Deliveries *d, const PGresult *claimed, int row);
+static struct curl_slist *headers_parse(const char *text, bool *valid);
+static void delivery_done(void *arg, const HttpResult *result);
+static void delivery_log(const Delivery *delivery, const HttpResult *result);
+static json_t *result_json(const Delivery *delivery, const HttpResult *result);
+static void batch_drop(Deliveries *d);
+static const char *value(const PGresult *result, int row, int column);
+
+/*
+ * deliveries_create makes an empty set that sends through http.
+ */
+Deliveries *
+deliveries_create(Http *http)
+{
+	Deliveries *d = calloc(1, sizeof(Deliveries));
+
+	d->http = http;
+	d->unsettled_tail = &d->unsettled;
+	return d;
+}
+
+/*
+ * deliveries_free forgets everything; NULL is fine. To be called before http_free with nothing in
+ * flight, or else after it.
+ */
+void
+deliveries_free(Deliveries *d)
+{
+	Delivery *delivery;
+
+	if (d == NULL)
+		return;
+	while ((delivery = d->unsettled) != NULL)
+	{
+		d->unsettled = delivery->next;
+		json_decref(delivery->result);
+		free(delivery);
+	}
+	free(d);
+}
+
+/*
+ * deliveries_start sends every claimed row on its way and returns how many there were.
+ */
+int
+deliveries_start(Deliveries *d, const PGresult *claimed)
+{
+	int row;
+
+	for (row = 0; row < PQntuples(claimed); row++)
+		delivery_start(d, claimed, row);
+	return PQntuples(claimed);
+}
+
+/*
+ * deliveries_in_flight counts the requests without an outcome.
+ */
+int
+deliveries_in_flight(const Deliveries *d)
+{
+	return d->nflight;
+}
+
+/*
+ * deliveries_unsettled counts the outcomes that the database has not taken yet.
+ */
+int
+deliveries_unsettled(const Deliveries *d)
+{
+	return d->nunsettled;
+}
+
+/*
+ * delivery_start sends one claimed row.
+ */
+static void
+delivery_start(Deliveries *d, const PGresult *claimed, int row)
+{
+	Delivery *delivery = calloc(1, sizeof(Delivery));
+	const char *transport = value(claimed, row, COL_TRANSPORT);
+	int64_t timeout = strtoll(value(claimed, row, COL_TIMEOUT), NULL, 10);
+	HttpResult failure = {.error_kind = "other"};
+	HttpRequest request;
+	bool valid;
+
+	delivery->owner = d;
+	delivery->id = strtoll(value(claimed, row, COL_ID), NULL, 10);
+	delivery->attempt = strtoll(value(claimed, row, COL_ATTEMPT), NULL, 10);
+	url_mask(value(claimed, row, COL_URL), delivery->target, sizeof(delivery->target));
+	d->nflight++;
+
+	request.method =
+		PQgetisnull(claimed, row, COL_METHOD) ? "POST" : value(claimed, row, COL_METHOD);
+	request.url = value(claimed, row, COL_URL);
+	request.body = value(claimed, row, COL_BODY);
+	request.timeout = timeout > 0 ? timeout : DEFAULT_TIMEOUT;
+	request.allow_private = value(claimed, row, COL_PRIVATE)[0] == 't';
+	request.headers = headers_parse(value(claimed, row, COL_HEADERS), &valid);
+
+	if (strcmp(transport, "http") != 0)
+		snprintf(failure.error, sizeof(failure.error), "this pusher has no transport \"%.40s\"",
+				 transport);
+	else if (!valid)
+		snprintf(failure.error, sizeof(failure.error), "the header lines cannot be read");
+	else
+	{
+		http_start(d->http, &request, delivery_done, delivery);
+		return;
+	}
+	curl_slist_free_all(request.headers);
+	delivery_done(delivery, &failure);
+}
+
+/*
+ * headers_parse turns a JSON array of lines into libcurl's list; the caller owns it.
+ */
+static struct curl_slist *
+headers_parse(const char *text, bool *valid)
+{
+	struct curl_slist *list = NULL;
+	json_t *lines;
+	json_t *line;
+	size_t i;
+
+	*valid = true;
+	if (text[0] == '\0')
+		return NULL;
+	lines = json_loads(text, 0, NULL);
+	*valid = json_is_array(lines);
+	json_array_foreach(lines, i, line)
+	{
+		if (json_is_string(line))
+			list = curl_slist_append(list, json_string_value(line));
+		else
+			*valid = false;
+	}
+	json_decref(lines);
+	return list;
+}
+
+/*
+ * delivery_done keeps an outcome for the next settle.
+ */
+static void
+delivery_done(void *arg, const HttpResult *result)
+{
+	Delivery *delivery = arg;
+	Deliveries *d = delivery->owner;
+
+	delivery_log(delivery, result);
+	delivery->result = result_json(delivery, result);
+	delivery->next = NULL;
+	*d->unsettled_tail = delivery;
+	d->unsettled_tail = &delivery->next;
+	d->nflight--;
+	d->nunsettled++;
+}
+
+/*
+ * delivery_log says what came of a request: facts only, the answer's text is for the database.
+ */
+static void
+delivery_log(const Delivery *delivery, const HttpResult *result)
+{
+	if (result->error_kind)
+		log_write(LOG_WARN,
+				  "delivery %" JSON_INTEGER_FORMAT " attempt %" JSON_INTEGER_FORMAT
+				  " to %s: %s (%s) after %" PRId64 " ms",
+				  delivery->id, delivery->attempt, delivery->target, result->error_kind,
+				  result->error, result->elapsed);
+	else
+		log_write(LOG_INFO,
+				  "delivery %" JSON_INTEGER_FORMAT " attempt %" JSON_INTEGER_FORMAT
+				  " to %s: HTTP %ld after %" PRId64 " ms",
+				  delivery->id, delivery->attempt, delivery->target, result->status,
+				  result->elapsed);
+}
+
+/*
+ * result_json writes an outcome as settle takes it.
+ */
+static json_t *
+result_json(const Delivery *delivery, const HttpResult *result)
+{
+	json_t *headers = json_object();
+	json_t *out;
+	int i;
+
+	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
+	{
+		if (result->headers[i].name)
+			json_object_set_new(headers, result->headers[i].name,
+								json_string(result->headers[i].value));
+	}
+	out = json_pack("{s:I,s:I,s:o,s:s?,s:b,s:s?,s:s,s:o,s:I}", "delivery_id", delivery->id,
+					"attempt", delivery->attempt, "http_status",
+					result->status ? json_integer(result->status) : json_null(), "error_kind",
+					result->error_kind, "request_sent", (int) result->request_sent, "error",
+					result->error[0] ? result->error : NULL, "response", result->response,
+					"headers", headers, "elapsed_ms", (json_int_t) result->elapsed);
+	if (out == NULL)
+		abort();
+	return out;
+}
+
+/* ---------------------------------------------------------------- settling */
+
+/*
+ * deliveries_batch returns the next outcomes as settle's JSON array, which the caller frees. The
+ * batch is over with deliveries_settled, _unsent or _refused.
+ */
+char *
+deliveries_batch(Deliveries *d)
+{
+	int most = d->one_by_one ? 1 : BATCH_MAX;
+	json_t *array = json_array();
+	Delivery *delivery;
+	char *text;
+
+	for (delivery = d->unsettled; delivery && most-- > 0; delivery = delivery->next)
+	{
+		delivery->in_batch = true;
+		json_array_append(array, delivery->result);
+	}
+	text = json_dumps(array, JSON_COMPACT);
+	json_decref(array);
+	if (text == NULL)
+		abort();
+	return text;
+}
+
+/*
+ * deliveries_settled drops the batch: the database has it.
+ */
+void
+deliveries_settled(Deliveries *d, const PGresult *outcome)
+{
+	int row;
+
+	for (row = 0; row < PQntuples(outcome); row++)
+		log_write(LOG_INFO, "delivery %s attempt %s settled: %s", value(outcome, row, 0),
+				  value(outcome, row, 1), value(outcome, row, 2));
+	batch_drop(d);
+	if (d->unsettled == NULL)
+		d->one_by_one = false;
+}
+
+/*
+ * deliveries_unsent puts the batch back: the connection broke or the database asks to repeat.
+ * Settling twice does no harm.
+ */
+void
+deliveries_unsent(Deliveries *d)
+{
+	Delivery *delivery;
+
+	for (delivery = d->unsettled; delivery; delivery = delivery->next)
+		delivery->in_batch = false;
+}
+
+/*
+ * deliveries_refused puts the batch back after the database found fault with it. From then on one
+ * outcome goes at a time, and the faulty one to the end; it is dropped after some rounds (its lease
+ * runs out in the database, which then knows that the outcome is unknown). Returns whether the next
+ * batch is another than the refused one, so that there is no point in waiting.
+ */
+bool
+deliveries_refused(Deliveries *d)
+{
+	Delivery *first = d->unsettled;
+
+	if (!d->one_by_one)
+	{
+		d->one_by_one = true;
+		deliveries_unsent(d);
+		return d->nunsettled > 1;
+	}
+	if (first == NULL)
+		return false;
+	if (++first->refusals >= REFUSALS_MAX)
+	{
+		log_write(LOG_ERROR,
+				  "delivery %" JSON_INTEGER_FORMAT " attempt %" JSON_INTEGER_FORMAT
+				  ": the database does not take the outcome, given up",
+				  first->id, first->attempt);
+		batch_drop(d);
+		return true;
+	}
+	first->in_batch = false;
+	if (first->next == NULL)
+		return false;
+	d->unsettled = first->next;
+	first->next = NULL;
+	*d->unsettled_tail = first;
+	d->unsettled_tail = &first->next;
+	return d->unsettled->refusals < first->refusals;
+}
+
+/*
+ * batch_drop frees what the batch holds.
+ */
+static void
+batch_drop(Deliveries *d)
+{
+	Delivery **link = &d->unsettled;
+
+	while (*link)
+	{
+		Delivery *delivery = *link;
+
+		if (!delivery->in_batch)
+		{
+			link = &delivery->next;
+			continue;
+		}
+		*link = delivery->next;
+		d->nunsettled--;
+		json_decref(delivery->result);
+		free(delivery);
+	}
+	d->unsettled_tail = link;
+}
+
+/*
+ * value returns a field as text, empty for null.
+ */
+static const char *
+value(const PGresult *result, int row, int column)
+{
+	return PQgetvalue(result, row, column);
+}

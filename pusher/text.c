@@ -1,0 +1,204 @@
+/*
+ * text.c: makes foreign bytes fit to be stored or shown: valid UTF-8, no secrets.
+ */
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libpq-fe.h>
+
+#include "text.h"
+
+static size_t utf8_length(const unsigned char *p, size_t left, bool *cut);
+static bool dsn_is_name(const char *dsn);
+static bool secret_keyword(const char *keyword);
+
+/*
+ * utf8_clean copies bytes as valid UTF-8 without NUL: each bad byte becomes '?', and a sequence
+ * that the end of the input cuts is dropped. Returns the length; out is always terminated.
+ */
+size_t
+utf8_clean(const char *in, size_t length, char *out, size_t size)
+{
+	const unsigned char *p = (const unsigned char *) in;
+	size_t i = 0;
+	size_t n = 0;
+
+	while (i < length)
+	{
+		bool cut = false;
+		size_t step = utf8_length(p + i, length - i, &cut);
+
+		if (cut)
+			break;
+		if (n + (step ? step : 1) >= size)
+			break;
+		if (step == 0)
+		{
+			out[n++] = '?';
+			i++;
+			continue;
+		}
+		memcpy(out + n, p + i, step);
+		n += step;
+		i += step;
+	}
+	out[n] = '\0';
+	return n;
+}
+
+/*
+ * utf8_length returns the length of the valid sequence at p, or 0 if there is none. *cut is set
+ * when what is there is only the beginning of a sequence.
+ */
+static size_t
+utf8_length(const unsigned char *p, size_t left, bool *cut)
+{
+	size_t need;
+	size_t i;
+	unsigned char low = 0x80;
+	unsigned char high = 0xBF;
+
+	if (p[0] == 0)
+		return 0;
+	if (p[0] < 0x80)
+		return 1;
+	if (p[0] >= 0xC2 && p[0] <= 0xDF)
+		need = 2;
+	else if (p[0] >= 0xE0 && p[0] <= 0xEF)
+		need = 3;
+	else if (p[0] >= 0xF0 && p[0] <= 0xF4)
+		need = 4;
+	else
+		return 0;
+
+	/* The second byte excludes overlong forms, surrogates and what is past U+10FFFF. */
+	if (p[0] == 0xE0)
+		low = 0xA0;
+	else if (p[0] == 0xED)
+		high = 0x9F;
+	else if (p[0] == 0xF0)
+		low = 0x90;
+	else if (p[0] == 0xF4)
+		high = 0x8F;
+
+	for (i = 1; i < need; i++)
+	{
+		if (i == left)
+		{
+			*cut = true;
+			return 0;
+		}
+		if (p[i] < low || p[i] > high)
+			return 0;
+		low = 0x80;
+		high = 0xBF;
+	}
+	return need;
+}
+
+/*
+ * url_mask reduces a URL to what may be shown: scheme, host and port. Path and query hold the key
+ * of most chat robots, the part before '@' a password.
+ */
+void
+url_mask(const char *url, char *out, size_t size)
+{
+	const char *host = strstr(url, "://");
+	const char *end;
+	const char *at;
+	const char *host_end;
+
+	if (host == NULL)
+	{
+		snprintf(out, size, "(not a URL)");
+		return;
+	}
+	host += 3;
+	end = host + strcspn(host, "/?#\\");
+	for (at = host; at < end; at++)
+	{
+		if (*at == '@')
+			host = at + 1;
+	}
+	/* What is no host and port may be a piece of a password that holds a '/'. */
+	host_end =
+		host + strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_[]");
+	if (host < end && *host == '[')
+		host_end = host + 1 + strspn(host + 1, "abcdefABCDEF0123456789:.]");
+	if (host_end < end && *host_end == ':')
+		host_end += 1 + strspn(host_end + 1, "0123456789");
+	if (host_end != end)
+		end = host;
+	snprintf(out, size, "%.*s://%.*s/…", (int) (strstr(url, "://") - url), url, (int) (end - host),
+			 host);
+}
+
+/*
+ * dsn_mask returns a connection string (or URI) as keyword=value pairs with its secrets replaced.
+ * The caller frees it. A string libpq cannot read is not repeated, it may hold a password.
+ */
+char *
+dsn_mask(const char *dsn)
+{
+	PQconninfoOption *options;
+	PQconninfoOption *o;
+	char *out = NULL;
+	size_t size = 0;
+	FILE *stream;
+
+	if (dsn_is_name(dsn))
+		return strdup(dsn);
+
+	options = PQconninfoParse(dsn, NULL);
+	if (options == NULL)
+		return strdup("(not a valid connection string)");
+	stream = open_memstream(&out, &size);
+	for (o = options; stream && o->keyword; o++)
+	{
+		if (o->val)
+			fprintf(stream, "%s%s=%s", ftell(stream) > 0 ? " " : "", o->keyword,
+					secret_keyword(o->keyword) ? "********" : o->val);
+	}
+	PQconninfoFree(options);
+	if (stream)
+		fclose(stream);
+	return out;
+}
+
+/*
+ * dsn_is_valid says whether libpq can read a connection string.
+ */
+bool
+dsn_is_valid(const char *dsn)
+{
+	PQconninfoOption *options;
+	bool valid;
+
+	if (dsn_is_name(dsn))
+		return true;
+	options = PQconninfoParse(dsn, NULL);
+	valid = options != NULL;
+	PQconninfoFree(options);
+	return valid;
+}
+
+/*
+ * dsn_is_name says whether a connection string is a lone word: the name of a database, as for psql.
+ */
+static bool
+dsn_is_name(const char *dsn)
+{
+	return strchr(dsn, '=') == NULL && strncmp(dsn, "postgres://", 11) != 0 &&
+		   strncmp(dsn, "postgresql://", 13) != 0;
+}
+
+/*
+ * secret_keyword says whether a connection keyword holds a secret.
+ */
+static bool
+secret_keyword(const char *keyword)
+{
+	return strstr(keyword, "password") != NULL && strcmp(keyword, "passfile") != 0;
+}

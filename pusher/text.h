@@ -1,0 +1,15 @@
+/*
+ * text.h: makes foreign bytes fit to be stored or shown.
+ */
+#ifndef PUSHER_TEXT_H
+#define PUSHER_TEXT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+extern size_t utf8_clean(const char *in, size_t length, char *out, size_t size);
+extern void url_mask(const char *url, char *out, size_t size);
+extern bool dsn_is_valid(const char *dsn);
+extern char *dsn_mask(const char *dsn);
+
+#endif
