@@ -384,9 +384,81 @@ CREATE FUNCTION ecstats.template_check(template jsonb) RETURNS void
 COMMENT ON FUNCTION ecstats.template_check(jsonb) IS
 	'Parses every text of a template without rendering it. Returns nothing; raises 22023 with JSON path and character for the first error (unknown filter, unclosed section, bad argument, too deep ...).';
 -- sql/25_hmac_c.sql
+-- HMAC-SHA256 (C) and the three ways in which providers use it. Instants are arguments.
 
+CREATE FUNCTION ecstats.hmac_sha256(key bytea, message bytea) RETURNS bytea
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_hmac_sha256';
+COMMENT ON FUNCTION ecstats.hmac_sha256(bytea, bytea) IS
+	'HMAC-SHA256 of message under key, 32 bytes; either may be empty.';
+
+-- DingTalk: the secret is the key, "<ms>\n<secret>" the message. Base64 is percent-encoded exactly
+-- once: of its alphabet only + / = need it.
+CREATE FUNCTION ecstats.sign_dingtalk(secret text, ms bigint) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.replace(pg_catalog.replace(pg_catalog.replace(
+	pg_catalog.encode(ecstats.hmac_sha256(pg_catalog.convert_to(secret, 'UTF8'),
+		pg_catalog.convert_to(ms::text || E'\n' || secret, 'UTF8')), 'base64'),
+	'+', '%2B'), '/', '%2F'), '=', '%3D');
+COMMENT ON FUNCTION ecstats.sign_dingtalk(text, bigint) IS
+	'Value of the query parameter sign for timestamp = ms (milliseconds since 1970), percent-encoded once.';
+
+-- Feishu: "<s>\n<secret>" is the key and the message is empty.
+CREATE FUNCTION ecstats.sign_feishu(secret text, s bigint) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.encode(ecstats.hmac_sha256(
+	pg_catalog.convert_to(s::text || E'\n' || secret, 'UTF8'), ''::bytea), 'base64');
+COMMENT ON FUNCTION ecstats.sign_feishu(text, bigint) IS
+	'Value of the body member sign for timestamp = s (seconds since 1970).';
+
+-- The keys of a Standard Webhooks secret: several secrets, separated by blanks, while one is being
+-- rotated out. An error never shows the secret.
+CREATE FUNCTION ecstats.webhook_keys(secret text) RETURNS bytea[]
+	LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part text;
+	digits text;
+	keys bytea[] := '{}';
+BEGIN
+	FOREACH part IN ARRAY regexp_split_to_array(btrim(secret, E' \t\r\n'), '\s+') LOOP
+		digits := rtrim(regexp_replace(part, '^whsec_', ''), '=');
+		IF digits = '' OR digits !~ '^[A-Za-z0-9+/]+$' OR length(digits) % 4 = 1 THEN
+			RAISE EXCEPTION 'secret number % is not a Standard Webhooks secret', cardinality(keys) + 1
+				USING ERRCODE = '22023',
+					DETAIL = 'A secret is base64, with or without whsec_ before it; it is not shown here.',
+					HINT = 'Set channels.secret to the value that the receiver gave you; separate several by a blank.';
+		END IF;
+		keys := keys || decode(rpad(digits, (length(digits) + 3) / 4 * 4, '='), 'base64');
+	END LOOP;
+	RETURN keys;
+END $$;
+COMMENT ON FUNCTION ecstats.webhook_keys(text) IS
+	'Keys of a Standard Webhooks secret: base64, whsec_ and padding optional, several separated by blanks. 22023 when it is none.';
+
+CREATE FUNCTION ecstats.sign_standard_webhook(secret text, id text, ts bigint, body text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (SELECT pg_catalog.string_agg('v1,' || pg_catalog.encode(ecstats.hmac_sha256(k.key,
+		pg_catalog.convert_to(id || '.' || ts::text || '.' || body, 'UTF8')), 'base64'), ' ' ORDER BY k.n)
+	FROM pg_catalog.unnest(ecstats.webhook_keys(secret)) WITH ORDINALITY AS k(key, n));
+COMMENT ON FUNCTION ecstats.sign_standard_webhook(text, text, bigint, text) IS
+	'Value of the header webhook-signature: one v1 signature per secret. ts is in seconds; body is signed as it is sent (UTF-8).';
 -- sql/26_job_c.sql
+-- What the job area has in C: a look at the command, the worker of a run, the wait for it.
 
+CREATE FUNCTION ecstats.job_check_command(command text) RETURNS void
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_job_check_command';
+COMMENT ON FUNCTION ecstats.job_check_command(text) IS
+	'Raises when a job''s command does not parse (42601), is empty (22023) or copies from or to a client (0A000). Names are not looked up.';
+
+CREATE FUNCTION ecstats.job_start_worker(run_id bigint, claimed_at timestamptz, role oid, name text,
+	keep boolean, chain boolean) RETURNS boolean
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ecstats_job_start_worker';
+COMMENT ON FUNCTION ecstats.job_start_worker(bigint, timestamptz, oid, text, boolean, boolean) IS
+	'Launches the background worker of a claimed run, logged in as role; false: no worker slot is free. keep: job_wait waits for it. chain: it launches a waiting run when it ends. Superusers only: use job_launch.';
+
+CREATE FUNCTION ecstats.job_wait(milliseconds int) RETURNS int
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ecstats_job_wait';
+COMMENT ON FUNCTION ecstats.job_wait(int) IS
+	'Waits until a worker that this session launched with keep ends, at most that many milliseconds; returns how many are still going.';
 -- sql/30_event_tables.sql
 -- Events: append-only, partitioned by business day.
 
@@ -631,7 +703,85 @@ COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster
 COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never computed again';
 
 -- sql/33_job_tables.sql
+-- The ledger: what is to run and when, and every run there was.
 
+CREATE TABLE ecstats.jobs (
+	job_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL UNIQUE
+		CHECK (octet_length(name) BETWEEN 1 AND 128 AND name !~ '[[:cntrl:]]'),
+	owner text NOT NULL DEFAULT current_user,
+	schedule text NOT NULL CHECK (octet_length(schedule) BETWEEN 1 AND 1000),
+	command text NOT NULL CHECK (octet_length(command) BETWEEN 1 AND 1000000),
+	timezone text,
+	max_attempts int NOT NULL DEFAULT 3 CHECK (max_attempts BETWEEN 1 AND 20),
+	overlap text NOT NULL DEFAULT 'skip' CHECK (overlap IN ('skip', 'queue')),
+	catch_up text NOT NULL DEFAULT 'last' CHECK (catch_up IN ('last', 'all', 'none')),
+	timeout interval NOT NULL DEFAULT '1 hour'
+		CHECK (timeout >= '1 millisecond' AND timeout <= '20 days'),
+	enabled boolean NOT NULL DEFAULT true,
+	next_run_at timestamptz,
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	shipped boolean NOT NULL DEFAULT false
+);
+CREATE INDEX jobs_due ON ecstats.jobs (next_run_at) WHERE enabled;
+COMMENT ON TABLE ecstats.jobs IS 'What is run on a schedule. Written by ecstats_schedule and ecstats_unschedule, or directly; the owner is the current user, whatever is written (a superuser may set another).';
+COMMENT ON COLUMN ecstats.jobs.owner IS 'The role that runs of this job log in as, by name.';
+COMMENT ON COLUMN ecstats.jobs.schedule IS 'Cron expression: five fields unix, six or seven Quartz.';
+COMMENT ON COLUMN ecstats.jobs.timezone IS 'IANA zone of the schedule; NULL follows config.timezone.';
+COMMENT ON COLUMN ecstats.jobs.max_attempts IS 'Attempts in all, at each due time.';
+COMMENT ON COLUMN ecstats.jobs.overlap IS 'A due time while a run of the job is going on: skip it, or queue it until that run has ended.';
+COMMENT ON COLUMN ecstats.jobs.catch_up IS 'Due times missed while nobody ticked: run the last one, all of them, or none.';
+COMMENT ON COLUMN ecstats.jobs.timeout IS 'How long one attempt may take before it is canceled.';
+COMMENT ON COLUMN ecstats.jobs.next_run_at IS 'The next due time that no tick has claimed; NULL: never again, or not enabled.';
+COMMENT ON COLUMN ecstats.jobs.shipped IS 'Came with the extension: ecstats_unschedule disables it, since a dropped one would be back after a restore.';
+
+CREATE TABLE ecstats.job_runs (
+	run_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	job_id bigint NOT NULL,
+	job_name text,
+	owner text,
+	due_at timestamptz NOT NULL,
+	replay int NOT NULL CHECK (replay >= 0),
+	attempt int NOT NULL DEFAULT 1 CHECK (attempt >= 1),
+	status text NOT NULL DEFAULT 'queued' CHECK (status IN ('queued', 'claimed', 'running',
+		'succeeded', 'retry', 'failed', 'skipped', 'cancelled')),
+	launch_after timestamptz NOT NULL DEFAULT '-infinity',
+	tick_at timestamptz,
+	created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+	claimed_at timestamptz,
+	started_at timestamptz,
+	finished_at timestamptz,
+	duration interval GENERATED ALWAYS AS (finished_at - started_at) STORED,
+	worker_pid int,
+	worker_started timestamptz,
+	rows bigint,
+	error text,
+	sqlstate text,
+	detail text,
+	context text,
+	UNIQUE (job_id, due_at, replay, attempt)
+);
+CREATE INDEX job_runs_queued ON ecstats.job_runs (launch_after, due_at, run_id) WHERE status = 'queued';
+CREATE INDEX job_runs_active ON ecstats.job_runs (job_id) WHERE status IN ('claimed', 'running');
+CREATE INDEX job_runs_finished ON ecstats.job_runs (finished_at) WHERE finished_at IS NOT NULL;
+COMMENT ON TABLE ecstats.job_runs IS 'Every attempt at every due time: one row an attempt, so that what went wrong before it went well stays visible. Outlives its job; pruned by config.log_retention.';
+COMMENT ON COLUMN ecstats.job_runs.due_at IS 'The due time that the run is for; it sees it as current_setting(''ecstats.due_at'').';
+COMMENT ON COLUMN ecstats.job_runs.replay IS '0: the run of the due time; n: its n-th replay, with attempts of its own.';
+COMMENT ON COLUMN ecstats.job_runs.status IS 'queued (waits for its turn), claimed (a worker is being launched), running, succeeded, retry (this attempt failed, the next one is a row of its own), failed (the last attempt failed), skipped (overlap or catch_up said so), cancelled (the job was disabled or unscheduled).';
+COMMENT ON COLUMN ecstats.job_runs.launch_after IS 'Not launched by a tick of an earlier time: the due time, or the end of the back-off; -infinity: by the next tick.';
+COMMENT ON COLUMN ecstats.job_runs.tick_at IS 'The time of the tick that claimed it.';
+COMMENT ON COLUMN ecstats.job_runs.worker_started IS 'backend_start of the worker: with worker_pid it is the worker, in this or any other cluster.';
+COMMENT ON COLUMN ecstats.job_runs.rows IS 'Rows processed by the command''s statements in all, returned ones too.';
+
+-- One row. Locking it is what makes takers of places queue up; a beat of the ticker is written to it.
+CREATE TABLE ecstats.job_ticker (
+	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	last_tick_at timestamptz,
+	no_worker_at timestamptz
+);
+INSERT INTO ecstats.job_ticker DEFAULT VALUES;
+COMMENT ON TABLE ecstats.job_ticker IS 'When ecstats_tick last ran, by the clock, and when it last found no free background worker.';
 -- sql/34_report_tables.sql
 -- What a report is made of: templates with versions, the reports themselves, targets. The rules that
 -- need code (next version, one active version, owner) are triggers, made after their functions in
@@ -717,10 +867,420 @@ CREATE TABLE ecstats.targets (
 COMMENT ON TABLE ecstats.targets IS 'What a year, a month or a day is meant to reach; reports compare what is reached so far';
 COMMENT ON COLUMN ecstats.targets.period IS 'business days: 2026 (year), 2026-11 (month) or 2026-11-23 (day)';
 COMMENT ON COLUMN ecstats.targets.metric IS 'a column of ecstats.daily_kpi that adds up over days';
+
+-- A report that could not be made or queued: the close went on without it.
+CREATE TABLE ecstats.report_failures (
+	id		bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	report	text NOT NULL,
+	day		date NOT NULL,
+	channel	text,
+	sqlstate text NOT NULL,
+	reason	text NOT NULL
+);
+CREATE INDEX report_failures_at ON ecstats.report_failures (at);
+COMMENT ON TABLE ecstats.report_failures IS 'Reports that could not be queued at a close, with the reason; SELECT ecstats_report(report, day) tries again';
+COMMENT ON COLUMN ecstats.report_failures.channel IS 'NULL: the message itself could not be made';
 -- sql/35_delivery_tables.sql
+-- What a provider is (channel_kinds), where messages go (channels), what is sent (deliveries, one
+-- row per message and channel; delivery_attempts, one row per request), and who carries (pushers).
 
+CREATE TABLE ecstats.channel_kinds (
+	kind text PRIMARY KEY CHECK (kind ~ '^[a-z][a-z0-9_-]{0,31}$'),
+	description text NOT NULL DEFAULT '',
+	transport text NOT NULL DEFAULT 'http' CHECK (transport IN ('http', 'smtp')),
+	method text NOT NULL DEFAULT 'POST' CHECK (method IN ('POST', 'PUT')),
+	content_type text NOT NULL DEFAULT 'application/json; charset=utf-8',
+	signature text CHECK (signature IN ('dingtalk', 'feishu', 'standard-webhooks')),
+	native jsonpath NOT NULL,
+	envelopes jsonb NOT NULL CHECK (jsonb_typeof(envelopes) = 'object'),
+	default_envelope text NOT NULL,
+	text_paths jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(text_paths) = 'array'),
+	mentions jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(mentions) = 'array'),
+	limits jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(limits) = 'array'),
+	options jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(options) = 'object'),
+	code_paths jsonpath[] NOT NULL DEFAULT '{}',
+	message_path jsonpath,
+	success jsonpath NOT NULL,
+	warning jsonpath,
+	throttle jsonpath,
+	wait_path jsonpath,
+	wait_headers text[] NOT NULL DEFAULT '{retry-after}',
+	retry_once jsonpath,
+	permanent jsonpath,
+	retryable jsonpath,
+	CHECK (envelopes ? default_envelope)
+);
+COMMENT ON TABLE ecstats.channel_kinds IS
+	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
+COMMENT ON COLUMN ecstats.channel_kinds.native IS 'Holds for a message that is in the provider''s own form and passes as it is';
+COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the request body for a neutral message (title, markdown, text, …); a member that is exactly {{name}} takes an object or array whole';
+COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
+COMMENT ON COLUMN ecstats.channel_kinds.mentions IS 'Where options.mention goes: [{"when": jsonpath, "users_at", "mobiles_at", "all_at": path, "all_value": "@all", "append_to": path, "user", "mobile", "all": text with %s}]';
+COMMENT ON COLUMN ecstats.channel_kinds.limits IS '[{"path": jsonpath or absent for the whole body, "max_bytes" | "max_chars" | "max_items": n, "base64": true to count decoded bytes}]';
+COMMENT ON COLUMN ecstats.channel_kinds.options IS 'Defaults of channels.options';
+COMMENT ON COLUMN ecstats.channel_kinds.code_paths IS 'Where the provider''s own code stands; the first that yields. An answer 2xx without any is unconfirmed, unless success says otherwise';
+COMMENT ON COLUMN ecstats.channel_kinds.warning IS 'Holds for a success that lost something on the way';
+COMMENT ON COLUMN ecstats.channel_kinds.throttle IS 'The channel waits (wait_path, else wait_headers, else options.throttle_seconds); no attempt is used';
+COMMENT ON COLUMN ecstats.channel_kinds.retry_once IS 'Retried once, permanent the second time (a signature that was too old)';
+
+CREATE TABLE ecstats.channels (
+	name text PRIMARY KEY,
+	kind text NOT NULL REFERENCES ecstats.channel_kinds,
+	url text NOT NULL,
+	secret text,
+	options jsonb NOT NULL DEFAULT '{}',
+	enabled boolean NOT NULL DEFAULT true,
+	created_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE ecstats.channels IS 'Where messages go. url and secret are credentials: no profile reads them; a trigger checks them, because a CHECK would print them';
+COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope';
+COMMENT ON COLUMN ecstats.channels.enabled IS 'false: takes no new messages, and what is pending stays pending';
+
+CREATE TABLE ecstats.channel_state (
+	channel text PRIMARY KEY REFERENCES ecstats.channels ON UPDATE CASCADE ON DELETE CASCADE,
+	throttled_until timestamptz,
+	paused_until timestamptz,
+	rate_until timestamptz,
+	failures int NOT NULL DEFAULT 0,
+	last_claim_at timestamptz
+) WITH (fillfactor = 50);
+COMMENT ON TABLE ecstats.channel_state IS 'What happens to a channel, apart from its settings; its row is the lock under which the channel''s deliveries are claimed. Not dumped';
+COMMENT ON COLUMN ecstats.channel_state.throttled_until IS 'The provider asked to wait';
+COMMENT ON COLUMN ecstats.channel_state.paused_until IS 'The breaker is open; after it one request at a time until one succeeds';
+COMMENT ON COLUMN ecstats.channel_state.rate_until IS 'options.rate is used up until then';
+COMMENT ON COLUMN ecstats.channel_state.failures IS 'Failures since the last success';
+
+CREATE TABLE ecstats.deliveries (
+	id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	report text,
+	day date,
+	revision int NOT NULL DEFAULT 0,
+	occasion text NOT NULL DEFAULT '',
+	channel text NOT NULL REFERENCES ecstats.channels ON UPDATE CASCADE,
+	priority int NOT NULL DEFAULT 5 CHECK (priority BETWEEN 1 AND 9),
+	status text NOT NULL DEFAULT 'pending'
+		CHECK (status IN ('pending', 'sending', 'sent', 'dead', 'expired', 'cancelled')),
+	attempts int NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+	requests int NOT NULL DEFAULT 0 CHECK (requests >= 0),
+	moves int NOT NULL DEFAULT 0,
+	next_attempt_at timestamptz NOT NULL DEFAULT now(),
+	expires_at timestamptz,
+	worker text,
+	lease_until timestamptz,
+	body jsonb NOT NULL CHECK (jsonb_typeof(body) = 'object'),
+	source text,
+	created_at timestamptz NOT NULL DEFAULT now(),
+	sent_at timestamptz,
+	settled_at timestamptz,
+	last_error text,
+	UNIQUE (report, day, revision, occasion, channel),
+	CHECK (report IS NULL OR day IS NOT NULL),
+	CHECK (report IS NULL OR source IS NULL),
+	CHECK ((status = 'sending') = (lease_until IS NOT NULL)),
+	CHECK ((status = 'sent') = (sent_at IS NOT NULL))
+) WITH (fillfactor = 80);
+COMMENT ON TABLE ecstats.deliveries IS 'One row per message and channel; ecstats.delivery_move is the only writer of status';
+COMMENT ON COLUMN ecstats.deliveries.report IS 'NULL for what ecstats_push and the operators'' messages send';
+COMMENT ON COLUMN ecstats.deliveries.attempts IS 'Attempts that count against max_retries; a throttle answer uses none, a replay starts again';
+COMMENT ON COLUMN ecstats.deliveries.requests IS 'Number of the latest row in delivery_attempts';
+COMMENT ON COLUMN ecstats.deliveries.moves IS 'How often delivery_move has moved the row; by it the guard knows a replay or a late success from a stray UPDATE';
+COMMENT ON COLUMN ecstats.deliveries.body IS 'What is sent, without URL, time stamp and signature: these are added at each claim';
+COMMENT ON COLUMN ecstats.deliveries.source IS 'Who tells the operators; (source, occasion) is told once, and its failure is not told in turn';
+COMMENT ON COLUMN ecstats.deliveries.settled_at IS 'When it became sent, dead, expired or cancelled';
+COMMENT ON COLUMN ecstats.deliveries.last_error IS 'The latest failure, kept when a later attempt succeeds';
+
+CREATE UNIQUE INDEX deliveries_source_key ON ecstats.deliveries (source, occasion) WHERE source IS NOT NULL;
+CREATE INDEX deliveries_claim_idx ON ecstats.deliveries (channel, priority, next_attempt_at, id) WHERE status = 'pending';
+CREATE INDEX deliveries_due_idx ON ecstats.deliveries (channel, next_attempt_at) WHERE status = 'pending';
+CREATE INDEX deliveries_expiry_idx ON ecstats.deliveries (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
+CREATE INDEX deliveries_lease_idx ON ecstats.deliveries (channel, lease_until) WHERE status = 'sending';
+CREATE INDEX deliveries_channel_idx ON ecstats.deliveries (channel, created_at);
+
+CREATE TABLE ecstats.delivery_attempts (
+	delivery_id bigint NOT NULL REFERENCES ecstats.deliveries ON DELETE CASCADE,
+	attempt int NOT NULL CHECK (attempt > 0),
+	channel text NOT NULL,
+	started_at timestamptz NOT NULL,
+	finished_at timestamptz,
+	answered_at timestamptz,
+	worker text NOT NULL,
+	result text CHECK (result IN ('sent', 'retryable', 'once', 'permanent', 'throttled', 'unconfirmed')),
+	http_status int,
+	provider_code text,
+	error_kind text,
+	elapsed_ms int,
+	response text,
+	error text,
+	PRIMARY KEY (delivery_id, attempt)
+);
+COMMENT ON TABLE ecstats.delivery_attempts IS 'One row per request, committed before the request leaves';
+COMMENT ON COLUMN ecstats.delivery_attempts.answered_at IS 'When the pusher told; NULL with finished_at set: the lease ran out and the answer is unknown';
+COMMENT ON COLUMN ecstats.delivery_attempts.result IS 'What the answer meant; NULL while it is awaited';
+COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answer, credentials masked';
+
+CREATE INDEX delivery_attempts_rate_idx ON ecstats.delivery_attempts (channel, started_at);
+
+CREATE TABLE ecstats.pushers (
+	worker text PRIMARY KEY,
+	version text,
+	started_at timestamptz NOT NULL,
+	last_beat timestamptz NOT NULL
+);
+COMMENT ON TABLE ecstats.pushers IS 'Heartbeats of the pushers; version is read from application_name. Not dumped';
+
+CREATE TABLE ecstats.home (
+	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+	system_identifier bigint NOT NULL,
+	database name NOT NULL,
+	adopted_at timestamptz NOT NULL DEFAULT now()
+);
+COMMENT ON TABLE ecstats.home IS 'The database whose messages may leave. A restored copy brings the row of its origin and sends nothing before ecstats_adopt()';
+INSERT INTO ecstats.home (system_identifier, database)
+	SELECT s.system_identifier, current_database() FROM pg_control_system() s;
+
+-- A restore (pg_dump switches check_function_bodies off) meets the rows that CREATE EXTENSION has
+-- just made: the restored row replaces the one of its key.
+CREATE FUNCTION ecstats.home_restore() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM ecstats.home h WHERE h.singleton = NEW.singleton;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.home_restore() IS 'Trigger: a restored row replaces the one of the new database';
+CREATE TRIGGER home_restore BEFORE INSERT ON ecstats.home FOR EACH ROW
+	WHEN (current_setting('check_function_bodies') = 'off')
+	EXECUTE FUNCTION ecstats.home_restore();
+
+-- The transitions that exist; whoever else writes status meets them too. What leaves a final state
+-- (a replay, a late success) only delivery_move does, which counts its moves.
+CREATE FUNCTION ecstats.delivery_guard() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (OLD.status, NEW.status) IN (
+		('pending', 'sending'), ('pending', 'sent'), ('pending', 'expired'), ('pending', 'cancelled'),
+		('sending', 'sent'), ('sending', 'pending'), ('sending', 'dead'), ('sending', 'expired'))
+		OR NEW.moves = OLD.moves + 1 AND OLD.status IN ('sent', 'dead', 'expired', 'cancelled') AND NEW.status IN ('pending', 'sent')
+	THEN
+		RETURN NEW;
+	END IF;
+	RAISE EXCEPTION 'delivery % cannot go from % to %', OLD.id, OLD.status, NEW.status
+		USING ERRCODE = '55000', SCHEMA = 'ecstats', TABLE = 'deliveries', COLUMN = 'status',
+			DETAIL = 'The states and their successors are in doc/delivery.md.',
+			HINT = 'Use ecstats_replay or ecstats_cancel.';
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_guard() IS 'Trigger: refuses a transition that is not in the diagram (55000)';
+CREATE TRIGGER delivery_guard BEFORE UPDATE OF status ON ecstats.deliveries FOR EACH ROW
+	WHEN (OLD.status IS DISTINCT FROM NEW.status)
+	EXECUTE FUNCTION ecstats.delivery_guard();
 -- sql/36_channel_kinds.sql
+-- Checks of channel_kinds and channels, and the providers that ship. A new provider is an INSERT
+-- like these (doc/delivery.md).
 
+-- Options of a channel or the defaults of its kind. Raises 22023; an unknown member is only warned
+-- of, so that a dump of a newer version loads.
+CREATE FUNCTION ecstats.channel_options_check(options jsonb) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	o record;
+	ok boolean;
+BEGIN
+	FOR o IN SELECT e.key, e.value, jsonb_typeof(e.value) AS type FROM jsonb_each(options) e LOOP
+		ok := CASE o.key
+			WHEN 'rate' THEN o.type = 'null' OR (o.type IN ('object', 'array')
+				AND NOT jsonb_path_exists(o.value, '$[*] ? (!(@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400))'))
+			WHEN 'throttle_seconds' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 3600'
+			WHEN 'lane' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 100 && $ == $.floor()'
+			WHEN 'max_retries' THEN o.value @@ '$.type() == "number" && $ >= 0 && $ <= 20 && $ == $.floor()'
+			WHEN 'timeout_seconds' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 300'
+			WHEN 'allow_private' THEN o.type = 'boolean'
+			WHEN 'on_unconfirmed' THEN o.value IN ('"retry"', '"hold"')
+			WHEN 'breaker' THEN o.type = 'null' OR (o.type = 'object'
+				AND o.value @@ '$.failures >= 1 && $.pause_seconds >= 1 && $.pause_seconds <= 86400')
+			WHEN 'keyword' THEN o.type = 'null' OR (o.type = 'string' AND o.value <> '""')
+			WHEN 'envelope' THEN o.type = 'string'
+			WHEN 'mention' THEN o.type = 'null' OR (o.type = 'object'
+				AND coalesce(jsonb_typeof(o.value -> 'users'), 'array') = 'array'
+				AND coalesce(jsonb_typeof(o.value -> 'mobiles'), 'array') = 'array'
+				AND coalesce(jsonb_typeof(o.value -> 'all'), 'boolean') = 'boolean'
+				AND NOT jsonb_path_exists(o.value, 'strict $.*[*] ? (@.type() != "string")', '{}', true))
+		END;
+		IF ok IS NULL AND o.key IN ('rate', 'throttle_seconds', 'lane', 'max_retries', 'timeout_seconds', 'allow_private',
+			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention') OR NOT ok THEN
+			RAISE EXCEPTION 'option "%" is not valid', o.key
+				USING ERRCODE = '22023', DETAIL = format('The value is %s.', left(o.value::text, 100)),
+					HINT = 'rate {"count", "per_seconds"} or an array of them, throttle_seconds 1-3600, lane 1-100, max_retries 0-20, timeout_seconds 1-300, allow_private boolean, '
+						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}.';
+		ELSIF ok IS NULL AND current_setting('check_function_bodies') = 'on' THEN
+			RAISE WARNING 'option "%" is unknown and has no effect', o.key;
+		END IF;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_options_check(jsonb) IS 'Raises 22023 with the member when channel options are not valid; warns of an unknown member';
+
+-- A kind: every template parses, every path in JSON is a path.
+CREATE FUNCTION ecstats.channel_kinds_check() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	path text;
+BEGIN
+	PERFORM ecstats.channel_options_check(NEW.options);
+	PERFORM ecstats.template_check(NEW.envelopes);
+	FOR path IN SELECT e ->> p FROM jsonb_array_elements(NEW.limits || NEW.mentions) e, unnest('{path,when}'::text[]) p
+		WHERE e ->> p IS NOT NULL
+	LOOP
+		PERFORM path::jsonpath;
+	END LOOP;
+	IF NEW.wait_headers <> lower(NEW.wait_headers::text)::text[] THEN
+		RAISE EXCEPTION 'wait_headers of channel kind "%" must be lower case', NEW.kind USING ERRCODE = '22023';
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_kinds_check() IS 'Trigger: checks templates, paths and options of a kind (22023, 42601)';
+CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_kinds
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_check();
+
+CREATE FUNCTION ecstats.channel_kinds_restore() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_kinds_restore() IS 'Trigger: a restored row replaces the shipped one of its key';
+CREATE TRIGGER channel_kinds_restore BEFORE INSERT ON ecstats.channel_kinds FOR EACH ROW
+	WHEN (current_setting('check_function_bodies') = 'off')
+	EXECUTE FUNCTION ecstats.channel_kinds_restore();
+
+-- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
+CREATE FUNCTION ecstats.channels_check() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	wrong text;
+BEGIN
+	NEW.options := coalesce(NEW.options, '{}');
+	NEW.enabled := coalesce(NEW.enabled, true);
+	NEW.created_at := coalesce(NEW.created_at, now());
+	wrong := CASE
+		WHEN NEW.name IS NULL OR NEW.name !~ '^[^[:space:][:cntrl:]"''\\,{}]{1,63}$' THEN 'name'
+		WHEN NEW.kind IS NULL THEN 'kind'
+		WHEN NEW.url IS NULL OR NEW.url !~ '^(https?|smtps?)://[!-~]+$' OR length(NEW.url) > 2048 THEN 'url'
+		WHEN NEW.secret ~ '^\s*$' OR NEW.secret ~ '[\n\r]' OR length(NEW.secret) > 2048 THEN 'secret'
+		WHEN jsonb_typeof(NEW.options) <> 'object' THEN 'options'
+	END;
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION 'column "%" of a channel is not valid', wrong
+			USING ERRCODE = '23514', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = wrong,
+				DETAIL = 'The values are not shown: url and secret are credentials.',
+				HINT = 'name: 1 to 63 characters without blanks, quotes, commas and braces; kind: a row of ecstats.channel_kinds; url: http:// or https:// in printable ASCII, '
+					'at most 2048; secret: NULL or one line; options: an object.';
+	END IF;
+	PERFORM ecstats.channel_options_check(NEW.options);
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.channels_check() IS 'Trigger: checks a channel (23514, 22023) without ever printing its url or secret';
+CREATE TRIGGER channels_check BEFORE INSERT OR UPDATE ON ecstats.channels
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channels_check();
+
+-- ------------------------------------------------------------------ WeCom
+INSERT INTO ecstats.channel_kinds (kind, description, native, default_envelope, envelopes, mentions, limits, options,
+	code_paths, message_path, success, warning, throttle, permanent, retryable)
+VALUES ('wecom', 'WeCom 企业微信 group robot', 'exists($.msgtype)', 'markdown',
+	'{"markdown": {"msgtype": "markdown", "markdown": {"content": "{{markdown}}"}},
+	  "markdown_v2": {"msgtype": "markdown_v2", "markdown_v2": {"content": "{{markdown}}"}},
+	  "text": {"msgtype": "text", "text": {"content": "{{text}}"}}}',
+	'[{"when": "$.msgtype == \"text\"", "users_at": ["text", "mentioned_list"], "mobiles_at": ["text", "mentioned_mobile_list"], "all_value": "@all"},
+	  {"when": "$.msgtype == \"markdown\"", "append_to": ["markdown", "content"], "user": "<@%s>"}]',
+	'[{"path": "$.text.content", "max_bytes": 2048}, {"path": "$.markdown.content", "max_bytes": 4096},
+	  {"path": "$.markdown_v2.content", "max_bytes": 4096}, {"path": "$.image.base64", "max_bytes": 2097152, "base64": true},
+	  {"path": "$.news.articles", "max_items": 8}, {"path": "$.template_card.horizontal_content_list", "max_items": 6},
+	  {"path": "$.template_card.jump_list", "max_items": 3}]',
+	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 60, "lane": 1}',
+	'{$.body.errcode}', '$.body.errmsg', '$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0',
+	'$.body.errmsg like_regex "wrong json format" flag "i"',
+	'$.http_status == 429 || $.body.errcode == 45009 || $.body.errcode == 45033',
+	'$.body.errcode == 40001 || $.body.errcode == 40003 || $.body.errcode == 40004 || $.body.errcode == 40006 || $.body.errcode == 40007
+	 || $.body.errcode == 40008 || $.body.errcode == 40009 || $.body.errcode == 40033 || $.body.errcode == 40035 || $.body.errcode == 40058
+	 || $.body.errcode == 40063 || $.body.errcode == 44001 || $.body.errcode == 44004 || $.body.errcode == 45001 || $.body.errcode == 45002
+	 || $.body.errcode == 45008 || $.body.errcode == 93000 || $.body.errcode == 93004 || $.body.errcode == 93008',
+	'$.body.errcode == -1 || $.body.errcode == 6000');
+
+-- ------------------------------------------------------------------ DingTalk
+-- 310000 has several meanings that only the text tells apart. 1111 comes from a gate in front, with
+-- the seconds to wait. Past its rate a robot is shut out for ten minutes.
+INSERT INTO ecstats.channel_kinds (kind, description, signature, native, default_envelope, envelopes, text_paths, mentions, limits, options,
+	code_paths, message_path, success, throttle, wait_path, retry_once, permanent, retryable)
+VALUES ('dingtalk', 'DingTalk 钉钉 group robot', 'dingtalk', 'exists($.msgtype)', 'markdown',
+	'{"markdown": {"msgtype": "markdown", "markdown": {"title": "{{title}}", "text": "{{markdown}}"}},
+	  "text": {"msgtype": "text", "text": {"content": "{{text}}"}},
+	  "link": {"msgtype": "link", "link": {"title": "{{title}}", "text": "{{text}}", "messageUrl": "{{url}}", "picUrl": ""}},
+	  "actionCard": {"msgtype": "actionCard", "actionCard": {"title": "{{title}}", "text": "{{markdown}}", "btnOrientation": "0",
+		"singleTitle": "{{button}}", "singleURL": "{{url}}"}}}',
+	'[["text", "content"], ["markdown", "title"], ["markdown", "text"], ["link", "title"], ["link", "text"], ["actionCard", "title"], ["actionCard", "text"]]',
+	'[{"when": "$.msgtype == \"text\"", "users_at": ["at", "atUserIds"], "mobiles_at": ["at", "atMobiles"], "all_at": ["at", "isAtAll"],
+	   "append_to": ["text", "content"], "user": "@%s", "mobile": "@%s"},
+	  {"when": "$.msgtype == \"markdown\"", "users_at": ["at", "atUserIds"], "mobiles_at": ["at", "atMobiles"], "all_at": ["at", "isAtAll"],
+	   "append_to": ["markdown", "text"], "user": "@%s", "mobile": "@%s"}]',
+	'[{"max_bytes": 20000}]',
+	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 600, "lane": 1}',
+	'{$.body.errcode,"$.body.status ? (@ == 1111)"}', '$.body.errmsg',
+	'$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0 && !($.body.status == 1111)',
+	'$.http_status == 429 || $.body.errcode == 130101 || $.body.errcode == 410100 || ($.body.status == 1111 && exists($.body.punish))',
+	'$.body ? (@.status == 1111).wait',
+	'$.body.errcode == 310000 && $.body.errmsg like_regex "timestamp" flag "i"',
+	'$.body.errcode == 310000 || $.body.errcode == 300001 || $.body.errcode == 300005 || $.body.errcode == 400013 || $.body.errcode == 400101
+	 || $.body.errcode == 400102 || $.body.errcode == 400105 || $.body.errcode == 400106 || $.body.errcode == 40035 || $.body.errcode == 43002
+	 || $.body.errcode == 43004 || $.body.errcode == 430101 || $.body.errcode == 430102 || $.body.errcode == 430103 || $.body.errcode == 430104
+	 || $.body.errcode == 460101 || $.body.errcode == 88 || $.body.errcode == 404',
+	'$.body.errcode == -1');
+
+-- ------------------------------------------------------------------ Feishu
+-- 9499 is a bad body, or the gateway's "too many request". 19021 (sign or clock) is signed anew once.
+INSERT INTO ecstats.channel_kinds (kind, description, signature, native, default_envelope, envelopes, text_paths, mentions, limits, options,
+	code_paths, message_path, success, throttle, wait_headers, retry_once, permanent)
+VALUES ('feishu', 'Feishu / Lark 飞书 group robot', 'feishu', 'exists($.msg_type)', 'interactive',
+	'{"interactive": {"msg_type": "interactive", "card": {"header": {"template": "blue", "title": {"tag": "plain_text", "content": "{{title}}"}},
+		"elements": [{"tag": "markdown", "content": "{{markdown}}"}]}},
+	  "text": {"msg_type": "text", "content": {"text": "{{text}}"}},
+	  "post": {"msg_type": "post", "content": {"post": {"zh_cn": {"title": "{{title}}", "content": [[{"tag": "text", "text": "{{text}}"}]]}}}}}',
+	'[["content", "text"], ["card", "header", "title", "content"], ["card", "elements", "0", "content"], ["card", "elements", "0", "text", "content"],
+	  ["content", "post", "zh_cn", "title"], ["content", "post", "zh_cn", "content", "0", "0", "text"]]',
+	'[{"when": "$.msg_type == \"text\"", "append_to": ["content", "text"], "user": "<at user_id=\"%s\"></at>", "all": "<at user_id=\"all\"></at>"},
+	  {"when": "$.msg_type == \"interactive\"", "append_to": ["card", "elements", "0", "content"], "user": "<at id=%s></at>", "all": "<at id=all></at>"}]',
+	'[{"max_bytes": 20000}]',
+	'{"rate": [{"count": 100, "per_seconds": 60}, {"count": 5, "per_seconds": 1}], "throttle_seconds": 60, "lane": 1}',
+	'{$.body.code,$.body.StatusCode}', '$.body.msg',
+	'$.http_status >= 200 && $.http_status < 300 && ($.body.code == 0 || (!exists($.body.code) && $.body.StatusCode == 0))',
+	'$.http_status == 429 || $.body.code == 11232 || $.body.code == 99991400 || ($.body.code == 9499 && $.body.msg like_regex "too many|\\brate\\b" flag "i")',
+	'{x-ogw-ratelimit-reset,retry-after}',
+	'$.body.code == 19021',
+	'$.body.code == 9499 || $.body.code == 19001 || $.body.code == 19002 || $.body.code == 19022 || $.body.code == 19024 || $.body.code == 11246');
+
+-- ------------------------------------------------------------------ webhook (Standard Webhooks)
+-- Any 2xx is success and a redirect is a failure. A gateway's 502, 503 or 504 is a throttle where it
+-- says how long; without that it is an ordinary failure, so that a dead target does end in dead.
+INSERT INTO ecstats.channel_kinds (kind, description, content_type, signature, native, default_envelope, envelopes, limits, options,
+	success, throttle, permanent)
+VALUES ('webhook', 'Any HTTP receiver (Standard Webhooks 1.0.0)', 'application/json', 'standard-webhooks',
+	'exists($.type) && exists($.data)', 'event',
+	'{"event": {"type": "{{type}}", "timestamp": "{{timestamp}}", "data": "{{message}}"}}',
+	'[{"max_bytes": 262144}]',
+	'{"throttle_seconds": 60, "lane": 4, "timeout_seconds": 20}',
+	'$.http_status >= 200 && $.http_status < 300',
+	'$.http_status == 429 || (($.http_status == 502 || $.http_status == 503 || $.http_status == 504) && exists($.headers."retry-after"))',
+	'$.http_status == 410');
+
+-- ------------------------------------------------------------------ Slack
+INSERT INTO ecstats.channel_kinds (kind, description, native, default_envelope, envelopes, limits, options,
+	code_paths, success, throttle, permanent)
+VALUES ('slack', 'Slack incoming webhook', 'exists($.blocks) || exists($.attachments)', 'text',
+	'{"text": {"text": "{{text}}"},
+	  "blocks": {"text": "{{title}}", "blocks": [{"type": "section", "text": {"type": "mrkdwn", "text": "{{text}}"}}]}}',
+	'[{"path": "$.text", "max_chars": 40000}, {"path": "$.blocks", "max_items": 50}, {"path": "$.blocks[*].text.text", "max_chars": 3000},
+	  {"path": "$.attachments", "max_items": 100}]',
+	'{"rate": {"count": 1, "per_seconds": 1}, "throttle_seconds": 30, "lane": 1}',
+	'{"$.body ? (@.type() == \"string\" && @ != \"\")"}', '$.http_status == 200 && $.body == "ok"',
+	'$.http_status == 429',
+	'$.http_status == 400 || $.http_status == 403 || $.http_status == 404 || $.http_status == 410');
 -- sql/37_report_rows.sql
 -- What ships: a Chinese and an English daily report. They are neutral messages (title, markdown,
 -- text), so the same template suits every kind of channel. Lines end in two blanks, the line break
@@ -1494,7 +2054,799 @@ COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close.';
 
 -- sql/44_job.sql
+-- Jobs: who may write which, what is accepted, and the functions to do it with.
+--
+-- Who writes is decided by a trigger that runs as the writer, not by a function that runs as the
+-- extension's owner and is told: current_user in a plain trigger cannot be claimed by a caller, and
+-- inside somebody's SECURITY DEFINER function it is that function's owner, as it should be.
 
+CREATE FUNCTION ecstats.job_guard() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	super boolean := (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user);
+BEGIN
+	IF TG_OP = 'INSERT' THEN
+		IF NOT super OR NEW.owner IS NULL THEN
+			NEW.owner := current_user;
+		END IF;
+		RETURN NEW;
+	END IF;
+	IF NOT super AND OLD.owner <> current_user THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = format('job "%s" belongs to another role', OLD.name),
+			DETAIL = format('Its owner is "%s".', OLD.owner),
+			HINT = 'Take another name, or ask its owner or a superuser.';
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	NEW.job_id := OLD.job_id;
+	IF NOT super THEN
+		NEW.owner := OLD.owner;
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.job_guard() IS
+	'Trigger of ecstats.jobs that runs as the writer: forces the owner, refuses another role''s job (42501).';
+
+CREATE FUNCTION ecstats.job_check(j ecstats.jobs) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	wrong text;
+	hint text;
+BEGIN
+	IF j.name IS NULL OR octet_length(j.name) NOT BETWEEN 1 AND 128 OR j.name ~ '[[:cntrl:]]' THEN
+		wrong := format('the name is %L', left(j.name, 60));
+		hint := 'A name has 1 to 128 bytes and no control character.';
+	ELSIF j.max_attempts NOT BETWEEN 1 AND 20 THEN
+		wrong := format('max_attempts is %s', j.max_attempts);
+		hint := 'It counts the first try as well: 1 to 20.';
+	ELSIF j.overlap NOT IN ('skip', 'queue') THEN
+		wrong := format('overlap is "%s"', left(j.overlap, 60));
+		hint := 'Use skip or queue.';
+	ELSIF j.catch_up NOT IN ('last', 'all', 'none') THEN
+		wrong := format('catch_up is "%s"', left(j.catch_up, 60));
+		hint := 'Use last, all or none.';
+	ELSIF j.timeout < '1 millisecond' OR j.timeout > '20 days' THEN
+		wrong := format('timeout is %s', j.timeout);
+		hint := 'Use 1 millisecond to 20 days.';
+	END IF;
+	IF wrong IS NOT NULL THEN
+		RAISE invalid_parameter_value USING
+			MESSAGE = format('invalid setting of job "%s"', j.name), DETAIL = wrong || '.', HINT = hint;
+	END IF;
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = j.owner) THEN
+		RAISE undefined_object USING MESSAGE = format('role "%s" of job "%s" does not exist', j.owner, j.name);
+	END IF;
+	PERFORM ecstats.cron_check(j.schedule);
+	PERFORM ecstats.job_check_command(j.command);
+END $$;
+COMMENT ON FUNCTION ecstats.job_check(ecstats.jobs) IS
+	'Raises when a job''s settings (22023), owner (42704), schedule (22023) or command (42601) is wrong.';
+
+CREATE FUNCTION ecstats.job_next(j ecstats.jobs, after timestamptz) RETURNS timestamptz
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN ecstats.cron_next(j.schedule, after,
+		coalesce(j.timezone, (SELECT c.timezone FROM ecstats.config c)));
+END $$;
+COMMENT ON FUNCTION ecstats.job_next(ecstats.jobs, timestamptz) IS
+	'First due time of a job after an instant, in the job''s zone or config''s; NULL: never again.';
+
+-- Runs as the extension's owner: it reads config, which a writer of jobs need not be able to.
+CREATE FUNCTION ecstats.job_settle() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	moved boolean := true;
+BEGIN
+	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off' THEN
+		RETURN NEW;				-- a restore: config may not be there yet
+	END IF;
+	PERFORM ecstats.job_check(NEW);
+	IF TG_OP = 'UPDATE' THEN
+		NEW.updated_at := clock_timestamp();
+		moved := (NEW.schedule, NEW.timezone, NEW.enabled)
+			IS DISTINCT FROM (OLD.schedule, OLD.timezone, OLD.enabled);
+	END IF;
+	IF NOT NEW.enabled THEN
+		PERFORM ecstats.job_next(NEW, clock_timestamp());	-- raises for an unknown zone
+		NEW.next_run_at := NULL;
+	ELSIF moved THEN
+		NEW.next_run_at := ecstats.job_next(NEW, clock_timestamp());
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.job_settle() IS
+	'Trigger of ecstats.jobs: checks the row, and computes next_run_at anew where schedule, zone or enabled changed; a job that is replaced by the same keeps its due time.';
+
+CREATE FUNCTION ecstats.job_dropped() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'DELETE' OR NOT NEW.enabled THEN
+		PERFORM ecstats.job_run_move(r.run_id, 'cancelled', clock_timestamp())
+			FROM ecstats.job_runs r
+			WHERE r.job_id = OLD.job_id
+				AND (r.status = 'queued' OR (r.status = 'claimed' AND TG_OP = 'DELETE'));
+	END IF;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ecstats.job_dropped() IS
+	'Trigger of ecstats.jobs: what still waits of a job that was dropped or disabled is cancelled.';
+
+-- In the order of their names. The guard runs as the writer.
+CREATE TRIGGER job_0_restore_replace BEFORE INSERT ON ecstats.jobs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('name');
+CREATE TRIGGER job_1_guard BEFORE INSERT OR UPDATE OR DELETE ON ecstats.jobs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.job_guard();
+CREATE TRIGGER job_2_settle BEFORE INSERT
+	OR UPDATE OF name, owner, schedule, command, timezone, max_attempts, overlap, catch_up, timeout, enabled
+	ON ecstats.jobs FOR EACH ROW EXECUTE FUNCTION ecstats.job_settle();
+CREATE TRIGGER job_3_dropped AFTER DELETE OR UPDATE OF enabled ON ecstats.jobs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.job_dropped();
+
+-- ecstats_schedule: makes a job, or replaces one's own of that name, and enables it.
+-- Arguments: as the columns of ecstats.jobs; timezone NULL follows config.timezone.
+-- Result: the job's id. A job whose schedule and zone stay the same keeps its next due time.
+-- Errors: 22023 schedule, zone or setting; 42601 command; 42501 the name is another role's.
+-- Writes: ecstats.jobs.
+CREATE FUNCTION @extschema@.ecstats_schedule(name text, schedule text, command text,
+	timezone text DEFAULT NULL, max_attempts int DEFAULT 3, overlap text DEFAULT 'skip',
+	catch_up text DEFAULT 'last', timeout interval DEFAULT '1 hour') RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	id bigint;
+BEGIN
+	INSERT INTO ecstats.jobs AS j (name, schedule, command, timezone, max_attempts, overlap, catch_up,
+			timeout)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+		ON CONFLICT ON CONSTRAINT jobs_name_key DO UPDATE SET schedule = excluded.schedule,
+			command = excluded.command, timezone = excluded.timezone,
+			max_attempts = excluded.max_attempts, overlap = excluded.overlap,
+			catch_up = excluded.catch_up, timeout = excluded.timeout, enabled = true
+			WHERE j.owner = current_user
+		RETURNING j.job_id INTO id;
+	IF id IS NULL THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = format('job "%s" belongs to another role', $1),
+			HINT = 'Take another name, or ask its owner.';
+	END IF;
+	RETURN id;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_schedule(text, text, text, text, int, text, text, interval) IS
+	'Makes the job name, or replaces one''s own: cron expression, command (run as the current user), zone (NULL: config''s), attempts in all, overlap skip|queue, catch_up last|all|none, time-out of an attempt. Returns its id. Errors: 22023, 42601, 42501.';
+
+-- ecstats_unschedule: drops a job; one that came with the extension is disabled instead.
+-- Arguments: the job's name. Result: whether something changed.
+-- Errors: 42501 another role's job. What has run stays in ecstats.job_runs; what waits is cancelled.
+-- Writes: ecstats.jobs, ecstats.job_runs.
+CREATE FUNCTION @extschema@.ecstats_unschedule(name text) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM ecstats.jobs j WHERE j.name = $1 AND NOT j.shipped;
+	IF NOT FOUND THEN
+		UPDATE ecstats.jobs j SET enabled = false WHERE j.name = $1 AND j.enabled;
+	END IF;
+	RETURN FOUND;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_unschedule(text) IS
+	'Drops a job (disables it if it came with the extension); false if there was none. A run that is going on ends by itself. Errors: 42501 another role''s job.';
+
+CREATE FUNCTION ecstats.job_put(name text, owner text, schedule text, command text,
+	timezone text DEFAULT NULL, max_attempts int DEFAULT 3, overlap text DEFAULT 'skip',
+	catch_up text DEFAULT 'last', timeout interval DEFAULT '1 hour') RETURNS bigint
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	INSERT INTO ecstats.jobs (job_id, name, owner, schedule, command, timezone, max_attempts, overlap,
+			catch_up, timeout, shipped)
+		OVERRIDING SYSTEM VALUE
+		SELECT least(min(j.job_id), 0) - 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, true
+		FROM ecstats.jobs j
+		ON CONFLICT ON CONSTRAINT jobs_name_key DO NOTHING
+		RETURNING job_id
+$$;
+COMMENT ON FUNCTION ecstats.job_put(text, text, text, text, text, int, text, text, interval) IS
+	'Adds a job that comes with the extension; NULL if the name is taken. Its id is negative: users'' jobs of a dump never meet one that a newer version brings.';
+
+CREATE FUNCTION ecstats.job_reschedule(name text, schedule text) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE ecstats.jobs j SET schedule = $2 WHERE j.name = $1 AND j.shipped AND j.schedule <> $2;
+	RETURN FOUND;
+END $$;
+COMMENT ON FUNCTION ecstats.job_reschedule(text, text) IS
+	'Gives a job that came with the extension another schedule; whether it changed.';
+
+CREATE FUNCTION ecstats.job_timezone_changed() RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.jobs j SET next_run_at = ecstats.job_next(j, clock_timestamp())
+		WHERE j.timezone IS NULL AND j.enabled
+$$;
+COMMENT ON FUNCTION ecstats.job_timezone_changed() IS
+	'Computes next_run_at anew for the jobs that follow config.timezone; called when that changes.';
+-- sql/44_job_run.sql
+-- One run, from the ledger's side: its states, its begin and end as its worker reports them, and runs
+-- that somebody asks for.
+--
+--   queued ──► claimed ──► running ──► succeeded
+--     │  ▲────────┤           ├──────► retry      (and the next attempt is queued)
+--     │           ├───────────┴──────► failed     (and the operators are told)
+--     └───────────┴──► cancelled                  skipped is written as such
+
+CREATE FUNCTION ecstats.job_run_step() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF OLD.status || '>' || NEW.status NOT IN ('queued>claimed', 'queued>cancelled', 'queued>failed',
+		'claimed>running', 'claimed>queued', 'claimed>retry', 'claimed>failed', 'claimed>cancelled',
+		'running>succeeded', 'running>retry', 'running>failed')
+	THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('run %s cannot go from %s to %s', OLD.run_id, OLD.status, NEW.status);
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_step() IS
+	'Trigger of ecstats.job_runs: refuses a step that is not in the diagram (55000).';
+
+CREATE FUNCTION ecstats.job_run_guard() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+		AND NOT EXISTS (SELECT FROM ecstats.jobs j
+			WHERE j.job_id = NEW.job_id AND j.owner = current_user)
+	THEN
+		RAISE insufficient_privilege USING
+			MESSAGE = format('job %s belongs to another role', NEW.job_id),
+			HINT = 'Ask its owner or a superuser to run it.';
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_guard() IS
+	'Trigger of ecstats.job_runs that runs as the writer: only a job''s owner may ask for a run (42501).';
+
+-- Runs as the extension's owner. replay NULL: number it, with the job locked so that two get two.
+CREATE FUNCTION ecstats.job_run_settle() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NEW.replay IS NULL THEN
+		PERFORM FROM ecstats.jobs j WHERE j.job_id = NEW.job_id FOR UPDATE;
+		NEW.replay := (SELECT coalesce(max(r.replay) + 1, 0) FROM ecstats.job_runs r
+			WHERE r.job_id = NEW.job_id AND r.due_at = NEW.due_at);
+	END IF;
+	IF NEW.job_name IS NULL THEN
+		SELECT j.name, j.owner INTO NEW.job_name, NEW.owner FROM ecstats.jobs j WHERE j.job_id = NEW.job_id;
+	END IF;
+	RETURN NEW;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_settle() IS
+	'Trigger of ecstats.job_runs: fills in the job''s name and owner, and numbers a replay.';
+
+CREATE TRIGGER job_run_1_guard BEFORE INSERT ON ecstats.job_runs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.job_run_guard();
+CREATE TRIGGER job_run_2_settle BEFORE INSERT ON ecstats.job_runs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.job_run_settle();
+CREATE TRIGGER job_run_3_step BEFORE UPDATE OF status ON ecstats.job_runs
+	FOR EACH ROW EXECUTE FUNCTION ecstats.job_run_step();
+
+CREATE FUNCTION ecstats.job_run_move(run_id bigint, to_status text, at timestamptz)
+	RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.job_runs r SET status = $2,
+		claimed_at = CASE $2 WHEN 'claimed' THEN $3 WHEN 'queued' THEN NULL ELSE r.claimed_at END,
+		started_at = CASE $2 WHEN 'running' THEN $3 ELSE r.started_at END,
+		finished_at = CASE WHEN $2 IN ('queued', 'claimed', 'running') THEN NULL ELSE $3 END
+		WHERE r.run_id = $1
+$$;
+COMMENT ON FUNCTION ecstats.job_run_move(bigint, text, timestamptz) IS
+	'The only writer of a run''s status, and of the time that goes with it.';
+
+-- now: the ticker's time from which the back-off counts.
+CREATE FUNCTION ecstats.job_run_end(run_id bigint, now timestamptz, rows bigint, error text,
+	sqlstate text, detail text, context text) RETURNS text
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r ecstats.job_runs;
+	attempts int;
+	outcome text;
+BEGIN
+	SELECT * INTO STRICT r FROM ecstats.job_runs x WHERE x.run_id = $1 FOR UPDATE;
+	SELECT j.max_attempts INTO attempts FROM ecstats.jobs j
+		WHERE j.job_id = r.job_id AND (j.enabled OR r.replay > 0);
+	outcome := CASE WHEN $4 IS NULL THEN 'succeeded' WHEN r.attempt < attempts THEN 'retry' ELSE 'failed' END;
+	UPDATE ecstats.job_runs x SET rows = $3, error = $4, sqlstate = $5, detail = $6, context = $7
+		WHERE x.run_id = $1;
+	PERFORM ecstats.job_run_move($1, outcome, clock_timestamp());
+	IF outcome = 'retry' THEN
+		INSERT INTO ecstats.job_runs (job_id, due_at, replay, attempt, launch_after)
+			VALUES (r.job_id, r.due_at, r.replay, r.attempt + 1,
+				now + interval '1 minute' * 2 ^ (r.attempt - 1));
+	ELSIF outcome = 'failed' THEN
+		BEGIN
+			PERFORM ecstats.job_failed(r.job_name, $1, r.attempt, $4);
+		EXCEPTION WHEN OTHERS THEN
+			RAISE WARNING 'nobody was told that run % of job "%" failed: %', $1, r.job_name, SQLERRM;
+		END;
+	END IF;
+	RETURN outcome;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_end(bigint, timestamptz, bigint, text, text, text, text) IS
+	'Ends a run: succeeded without an error; else retry, with the next attempt queued after 2^(attempt-1) minutes; else failed, and ecstats.job_failed tells the operators. Returns the status.';
+
+-- Called by the worker's C code as the extension's owner; session_user is whom it logged in as.
+CREATE FUNCTION ecstats.job_run_begin(run_id bigint, claimed_at timestamptz,
+	worker_started timestamptz)
+	RETURNS TABLE (name text, command text, due_at text, timeout_ms int, tick_at timestamptz)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	SELECT j.name, j.command, r.tick_at,
+			to_char(r.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
+			greatest(extract(epoch FROM j.timeout) * 1000, 1)::int
+		INTO name, command, tick_at, due_at, timeout_ms
+		FROM ecstats.job_runs r JOIN ecstats.jobs j USING (job_id)
+		WHERE r.run_id = $1 AND r.status = 'claimed' AND r.claimed_at = $2 AND j.owner = session_user
+		FOR UPDATE OF r;
+	IF NOT FOUND THEN
+		RETURN;
+	END IF;
+	UPDATE ecstats.job_runs r SET owner = session_user, worker_pid = pg_backend_pid(),
+		worker_started = $3 WHERE r.run_id = $1;
+	PERFORM ecstats.job_run_move($1, 'running', clock_timestamp());
+	RETURN NEXT;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_begin(bigint, timestamptz, timestamptz) IS
+	'What the worker of a claimed run is to do; no row unless the run is under this claim and its job belongs to the session''s user. The run is then running.';
+
+CREATE FUNCTION ecstats.job_run_finish(run_id bigint, rows bigint, error text, sqlstate text,
+	detail text, context text) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r ecstats.job_runs;
+BEGIN
+	SELECT * INTO r FROM ecstats.job_runs x
+		WHERE x.run_id = $1 AND x.status = 'running' AND x.worker_pid = pg_backend_pid()
+		FOR UPDATE;
+	IF FOUND THEN
+		PERFORM ecstats.job_run_end($1, r.tick_at + date_trunc('second', clock_timestamp() - r.started_at),
+			$2, $3, $4, $5, $6);
+	END IF;
+END $$;
+COMMENT ON FUNCTION ecstats.job_run_finish(bigint, bigint, text, text, text, text) IS
+	'The report of a run''s own worker; anybody else''s is ignored.';
+
+-- ecstats_run_job: asks for a run of a job now; the next tick launches it, after a run that goes on.
+-- Arguments: the job's name. Result: the run's id. It is due at the time of the call.
+-- Errors: 42704 no such job; 42501 another role's. Writes: ecstats.job_runs.
+CREATE FUNCTION @extschema@.ecstats_run_job(name text) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	id bigint;
+BEGIN
+	INSERT INTO ecstats.job_runs AS r (job_id, due_at)
+		SELECT j.job_id, clock_timestamp() FROM ecstats.jobs j WHERE j.name = $1
+		RETURNING r.run_id INTO id;
+	IF id IS NULL THEN
+		RAISE undefined_object USING MESSAGE = format('job "%s" does not exist', $1),
+			HINT = 'SELECT name FROM ecstats.jobs lists them.';
+	END IF;
+	RETURN id;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_run_job(text) IS
+	'Queues a run of a job, due now; the next tick launches it, never beside another run of the job. Returns the run''s id. Errors: 42704 no such job, 42501 another role''s.';
+
+-- ecstats_replay_job: runs a due time again, under its own due_at, with all its attempts.
+-- Arguments: a run that has ended for good. Result: the new run's id; the next tick launches it.
+-- Errors: 42704 no such run or its job is gone; 55000 it has not ended; 42501 another role's.
+-- Writes: ecstats.job_runs.
+CREATE FUNCTION @extschema@.ecstats_replay_job(run_id bigint) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r ecstats.job_runs;
+	id bigint;
+BEGIN
+	SELECT * INTO r FROM ecstats.job_runs x WHERE x.run_id = $1;
+	IF NOT FOUND THEN
+		RAISE undefined_object USING MESSAGE = format('run %s does not exist', $1),
+			HINT = 'ecstats.job_runs lists them.';
+	ELSIF r.status NOT IN ('succeeded', 'failed', 'skipped', 'cancelled') THEN
+		RAISE object_not_in_prerequisite_state USING
+			MESSAGE = format('run %s has not ended', $1),
+			DETAIL = format('Its status is %s.', r.status),
+			HINT = 'Replay the last attempt when it has failed.';
+	ELSIF NOT EXISTS (SELECT FROM ecstats.jobs j WHERE j.job_id = r.job_id) THEN
+		RAISE undefined_object USING MESSAGE = format('job "%s" of run %s does not exist any more', r.job_name, $1);
+	END IF;
+	INSERT INTO ecstats.job_runs AS x (job_id, due_at) VALUES (r.job_id, r.due_at)
+		RETURNING x.run_id INTO id;
+	RETURN id;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_replay_job(bigint) IS
+	'Queues a due time once more, with attempts of its own; the next tick launches it. Returns the new run''s id. Errors: 42704, 55000 not ended, 42501 another role''s.';
+
+CREATE FUNCTION ecstats.job_prune(before timestamptz, max_rows int DEFAULT 10000) RETURNS bigint
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH gone AS (DELETE FROM ecstats.job_runs r WHERE r.run_id IN (
+			SELECT o.run_id FROM ecstats.job_runs o WHERE o.finished_at < $1
+			ORDER BY o.finished_at LIMIT $2) RETURNING 1)
+	SELECT count(*) FROM gone
+$$;
+COMMENT ON FUNCTION ecstats.job_prune(timestamptz, int) IS
+	'Deletes at most max_rows runs that ended before an instant; returns how many.';
+-- sql/44_job_claim.sql
+-- The ticker's first half: find the runs whose worker is gone, record what is due.
+--
+-- These functions look before and after they lock, so they want READ COMMITTED, where each statement
+-- sees what has been committed; ecstats_tick sets it whatever the session's default is.
+
+-- Called with runs whose workers are known to have ended; others that never began get a minute.
+CREATE FUNCTION ecstats.job_reap(now timestamptz, ended bigint[] DEFAULT '{}') RETURNS int
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r ecstats.job_runs;
+	n int := 0;
+BEGIN
+	-- The list of backends is read after the rows: a worker commits its report before it goes.
+	PERFORM pg_stat_clear_snapshot();
+	FOR r IN SELECT * FROM ecstats.job_runs x
+		WHERE x.status IN ('claimed', 'running') AND CASE x.status
+			WHEN 'claimed' THEN x.run_id = ANY (ended)
+				OR x.claimed_at < clock_timestamp() - interval '1 minute'
+			ELSE NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+				WHERE a.pid = x.worker_pid AND a.backend_start = x.worker_started) END
+		ORDER BY x.run_id FOR UPDATE SKIP LOCKED
+	LOOP
+		PERFORM ecstats.job_run_end(r.run_id, now, NULL,
+			CASE r.status WHEN 'claimed' THEN 'the worker ended before it began'
+				ELSE 'the worker ended without a report' END, '57P01',
+			'It was terminated, crashed or could not log in; the server''s log says more.', NULL);
+		n := n + 1;
+	END LOOP;
+	-- The worker cancels itself in time; this is for one that cannot.
+	PERFORM pg_terminate_backend(a.pid)
+		FROM ecstats.job_runs x JOIN ecstats.jobs j USING (job_id)
+			JOIN pg_catalog.pg_stat_activity a ON a.pid = x.worker_pid AND a.backend_start = x.worker_started
+		WHERE x.status = 'running' AND x.started_at + j.timeout < clock_timestamp() - interval '1 minute';
+	RETURN n;
+END $$;
+COMMENT ON FUNCTION ecstats.job_reap(timestamptz, bigint[]) IS
+	'Ends the runs whose worker is gone (retry or failed) and terminates workers a minute past their time-out; returns how many it ended.';
+
+-- By halving, so that an outage of a year costs a job that is due each second no more than another.
+CREATE FUNCTION ecstats.job_last_due(j ecstats.jobs, now timestamptz) RETURNS timestamptz
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	due timestamptz := j.next_run_at;		-- a due time, not after now
+	later timestamptz := now;				-- none after this one and not after now is left
+	middle timestamptz;
+	next timestamptz;
+BEGIN
+	LOOP
+		next := ecstats.job_next(j, due);
+		EXIT WHEN next IS NULL OR next > now;
+		due := next;
+		CONTINUE WHEN due >= later;
+		middle := due + (later - due) / 2;
+		next := ecstats.job_next(j, middle);
+		IF next IS NULL OR next > now THEN
+			later := middle;
+		ELSE
+			due := next;
+		END IF;
+	END LOOP;
+	RETURN due;
+END $$;
+COMMENT ON FUNCTION ecstats.job_last_due(ecstats.jobs, timestamptz) IS
+	'The last due time of a job that is not after now, where next_run_at is one.';
+
+CREATE FUNCTION ecstats.job_queue(j ecstats.jobs, due timestamptz, now timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	reason text;
+	other bigint;
+BEGIN
+	IF j.catch_up = 'none' AND due < now - interval '2 minutes' THEN
+		reason := 'missed, and catch_up is none';
+	ELSIF j.overlap = 'skip' THEN
+		SELECT min(r.run_id) INTO other FROM ecstats.job_runs r
+			WHERE r.job_id = j.job_id AND (r.status IN ('claimed', 'running')
+				-- One that only waits for a place; not a retry, nor one that somebody asked for.
+				OR (r.status = 'queued' AND r.attempt = 1 AND j.catch_up <> 'all'
+					AND r.launch_after > '-infinity' AND r.launch_after <= now));
+		reason := format('run %s of the job had not ended', other);
+		IF other IS NULL THEN
+			reason := NULL;
+		END IF;
+	END IF;
+	INSERT INTO ecstats.job_runs (job_id, due_at, replay, launch_after, tick_at, status, error, finished_at)
+		VALUES (j.job_id, due, 0, due, now, CASE WHEN reason IS NULL THEN 'queued' ELSE 'skipped' END,
+			reason, CASE WHEN reason IS NOT NULL THEN clock_timestamp() END)
+		ON CONFLICT ON CONSTRAINT job_runs_job_id_due_at_replay_attempt_key DO NOTHING;
+END $$;
+COMMENT ON FUNCTION ecstats.job_queue(ecstats.jobs, timestamptz, timestamptz) IS
+	'Records a due time of a job, as queued or, by overlap and catch_up, as skipped; once.';
+
+CREATE FUNCTION ecstats.job_claim(now timestamptz, max_jobs int DEFAULT 100) RETURNS int
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	j ecstats.jobs;
+	due timestamptz;
+	n int := 0;
+	catches int;
+BEGIN
+	FOR j IN SELECT * FROM ecstats.jobs x WHERE x.enabled AND x.next_run_at <= now
+		ORDER BY x.next_run_at LIMIT max_jobs FOR UPDATE SKIP LOCKED
+	LOOP
+		n := n + 1;
+		BEGIN
+			due := CASE j.catch_up WHEN 'all' THEN j.next_run_at ELSE ecstats.job_last_due(j, now) END;
+			catches := 0;
+			-- More than that many missed times are left to the next round.
+			WHILE due <= now AND catches < 1000 LOOP
+				PERFORM ecstats.job_queue(j, due, now);
+				due := ecstats.job_next(j, due);
+				catches := catches + 1;
+			END LOOP;
+			UPDATE ecstats.jobs x SET next_run_at = due WHERE x.job_id = j.job_id;
+		EXCEPTION WHEN OTHERS THEN
+			-- One job's trouble (a zone that an update of the zone data took away) is not the others'.
+			UPDATE ecstats.jobs x SET next_run_at = NULL WHERE x.job_id = j.job_id;
+			PERFORM ecstats.job_claim_failed(j, SQLERRM, SQLSTATE);
+		END;
+	END LOOP;
+	RETURN n;
+END $$;
+COMMENT ON FUNCTION ecstats.job_claim(timestamptz, int) IS
+	'Records the due times of at most max_jobs jobs and moves their next_run_at on; returns how many jobs it took. Jobs that another ticker has locked are left to that one.';
+
+CREATE FUNCTION ecstats.job_claim_failed(j ecstats.jobs, error text, sqlstate text) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	id bigint;
+BEGIN
+	INSERT INTO ecstats.job_runs AS r (job_id, due_at, error, sqlstate, detail)
+		VALUES (j.job_id, j.next_run_at, $2, $3, 'The job has no next due time until it is scheduled again.')
+		RETURNING r.run_id INTO id;
+	PERFORM ecstats.job_run_move(id, 'failed', clock_timestamp());
+	PERFORM ecstats.job_failed(j.name, id, 1, error);
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING 'due time % of job "%" could not be claimed: %', j.next_run_at, j.name, error;
+END $$;
+COMMENT ON FUNCTION ecstats.job_claim_failed(ecstats.jobs, text, text) IS
+	'Records that a due time of a job could not be claimed.';
+-- sql/44_job_tick.sql
+-- The ticker's second half: give places to runs that wait, launch them, and the procedure itself.
+
+CREATE FUNCTION ecstats.job_take(now timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	id bigint;
+BEGIN
+	IF current_setting('transaction_isolation') <> 'read committed' THEN
+		RAISE invalid_transaction_state USING MESSAGE = 'places of jobs are taken under READ COMMITTED only';
+	END IF;
+	PERFORM FROM ecstats.job_ticker FOR UPDATE;		-- one taker at a time, until it commits
+	IF (SELECT count(*) FROM ecstats.job_runs r WHERE r.status IN ('claimed', 'running'))
+		>= (SELECT c.max_running_jobs FROM ecstats.config c)
+	THEN
+		RETURN NULL;
+	END IF;
+	SELECT r.run_id INTO id FROM ecstats.job_runs r
+		WHERE r.status = 'queued' AND r.launch_after <= now
+			AND NOT EXISTS (SELECT FROM ecstats.job_runs a
+				WHERE a.job_id = r.job_id AND a.status IN ('claimed', 'running'))
+		ORDER BY r.launch_after, r.due_at, r.run_id LIMIT 1 FOR UPDATE OF r SKIP LOCKED;
+	IF id IS NOT NULL THEN
+		UPDATE ecstats.job_runs r SET tick_at = now WHERE r.run_id = id;
+		PERFORM ecstats.job_run_move(id, 'claimed', clock_timestamp());
+	END IF;
+	RETURN id;
+END $$;
+COMMENT ON FUNCTION ecstats.job_take(timestamptz) IS
+	'Takes a place for the next run that waits and returns the run, claimed; NULL: none waits, its job has one going on, or all places (config.max_running_jobs) are taken. Commit, then job_launch.';
+
+CREATE FUNCTION ecstats.job_launch(run_id bigint, keep boolean, chain boolean) RETURNS text
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r ecstats.job_runs;
+	j ecstats.jobs;
+	role record;
+	refused text;
+BEGIN
+	SELECT * INTO r FROM ecstats.job_runs x WHERE x.run_id = $1 AND x.status = 'claimed';
+	SELECT * INTO j FROM ecstats.jobs x WHERE x.job_id = r.job_id;
+	IF NOT FOUND THEN
+		RETURN 'gone';
+	END IF;
+	SELECT a.oid, a.rolcanlogin INTO role FROM pg_catalog.pg_roles a WHERE a.rolname = j.owner;
+	IF NOT FOUND THEN
+		refused := format('role "%s" does not exist', j.owner);
+	ELSIF NOT role.rolcanlogin AND current_setting('server_version_num')::int < 170000 THEN
+		refused := format('role "%s" is not permitted to log in', j.owner);
+	ELSIF NOT has_database_privilege(role.oid, current_database(), 'CONNECT') THEN
+		refused := format('role "%s" may not connect to this database', j.owner);
+	END IF;
+	IF refused IS NOT NULL THEN
+		PERFORM ecstats.job_run_end($1, r.tick_at, NULL, refused, '28000',
+			'A run logs in as its job''s owner, who needs LOGIN and CONNECT.', NULL);
+		RETURN 'refused';
+	END IF;
+	IF NOT ecstats.job_start_worker($1, r.claimed_at, role.oid, j.name, keep, chain) THEN
+		PERFORM ecstats.job_run_move($1, 'queued', clock_timestamp());
+		UPDATE ecstats.job_ticker SET no_worker_at = clock_timestamp();
+		RETURN 'no worker';
+	END IF;
+	RETURN 'launched';
+END $$;
+COMMENT ON FUNCTION ecstats.job_launch(bigint, boolean, boolean) IS
+	'Launches the worker of a claimed run whose claim is committed: launched, refused (the owner cannot log in; the attempt has failed), no worker (no slot is free; the run waits on), gone.';
+
+CREATE FUNCTION ecstats.job_beat() RETURNS void
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.job_ticker SET last_tick_at = clock_timestamp()
+$$;
+COMMENT ON FUNCTION ecstats.job_beat() IS 'Notes that a tick goes on.';
+
+-- ecstats_tick: claims what is due and launches it; what a minute's ticker calls.
+-- Arguments: now, the time to go by; wait: return when the runs have ended, launching those that wait
+--   for a place on the way. Without wait, a run that ends hands its place on.
+-- Result: none; see ecstats.job_runs. Any number of tickers may run at once.
+-- Errors: 2D000 within a transaction block: it commits on the way.
+-- Writes: ecstats.jobs, ecstats.job_runs, ecstats.job_ticker.
+CREATE PROCEDURE @extschema@.ecstats_tick(now timestamptz DEFAULT now(), wait boolean DEFAULT true)
+	LANGUAGE plpgsql AS $$
+DECLARE
+	run bigint;
+	mine bigint[] := '{}';
+	going int := 0;
+	outcome text;
+BEGIN
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	PERFORM ecstats.job_beat();
+	PERFORM ecstats.job_reap(now);
+	LOOP
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		EXIT WHEN ecstats.job_claim(now, 100) OPERATOR(pg_catalog.<) 100;
+	END LOOP;
+	LOOP
+		LOOP
+			COMMIT;
+			SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+			run := ecstats.job_take(now);
+			EXIT WHEN run IS NULL;
+			COMMIT;
+			SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+			outcome := ecstats.job_launch(run, wait, NOT wait);
+			IF wait AND outcome OPERATOR(pg_catalog.=) 'launched' THEN
+				mine := pg_catalog.array_append(mine, run);
+				going := going OPERATOR(pg_catalog.+) 1;
+			END IF;
+			EXIT WHEN outcome OPERATOR(pg_catalog.=) 'no worker';
+		END LOOP;
+		EXIT WHEN NOT wait OR going OPERATOR(pg_catalog.=) 0;
+		COMMIT;
+		going := ecstats.job_wait(1000);
+	END LOOP;
+	IF wait THEN
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		PERFORM ecstats.job_reap(now, mine);
+	END IF;
+END $$;
+COMMENT ON PROCEDURE @extschema@.ecstats_tick(timestamptz, boolean) IS
+	'Claims the jobs that are due at now and launches each run as a background worker of the job''s owner, each due time once however many tick; wait: returns when they have ended. Commits on the way: CALL it outside a transaction block.';
+-- sql/44_job_cron.sql
+-- Who ticks: the registration with pg_cron, which may be absent, so its names appear in dynamic SQL
+-- alone; and how the schedule is doing, for ecstats_status.
+
+-- ecstats_install_cron: has pg_cron call ecstats_tick every minute in this database.
+-- Result: pg_cron's job id; NULL when pg_cron is not in this database, with a notice of the exact
+--   statement to run where it is. A second call changes nothing.
+-- Errors: pg_cron's own. Writes: cron.job, through cron.schedule.
+CREATE FUNCTION @extschema@.ecstats_install_cron() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- pg_cron wants exactly one CALL: with a second statement the procedure could not commit.
+	command constant text := 'CALL @extschema@.ecstats_tick(wait => false)';
+	home text;
+	id bigint;
+BEGIN
+	IF EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN
+		EXECUTE 'SELECT min(jobid) FROM cron.job WHERE active AND database = current_database()
+			AND command = $1 AND schedule = ''* * * * *''' INTO id USING command;
+		IF id IS NULL THEN
+			EXECUTE 'SELECT cron.schedule(''ecstats_tick'', ''* * * * *'', $1)' INTO id USING command;
+		END IF;
+		RETURN id;
+	END IF;
+	BEGIN
+		home := current_setting('cron.database_name', true);
+	EXCEPTION WHEN insufficient_privilege THEN
+		home := NULL;
+	END;
+	IF home IS NULL THEN
+		RAISE NOTICE 'pg_cron is not loaded in this server: nothing was registered' USING
+			HINT = 'Add pg_cron to shared_preload_libraries and restart, then CREATE EXTENSION pg_cron here; or let ecstats-pusher --tick do it.';
+	ELSIF home = current_database() THEN
+		RAISE NOTICE 'pg_cron is not installed in this database yet: nothing was registered' USING
+			HINT = 'CREATE EXTENSION pg_cron; SELECT @extschema@.ecstats_install_cron();';
+	ELSE
+		RAISE NOTICE 'pg_cron lives in database "%": run this line there: %', home,
+			format('SELECT cron.schedule_in_database(%L, %L, %L, %L);',
+				'ecstats_tick_' || current_database(), '* * * * *', command, current_database());
+	END IF;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_install_cron() IS
+	'Registers the ticker with pg_cron, once, and returns pg_cron''s job id; NULL and a notice of what to run, and where, when pg_cron is not in this database.';
+
+-- ecstats_uninstall_cron: takes the ticker of this database out of pg_cron.
+-- Result: whether there was one. Writes: cron.job, through cron.unschedule.
+CREATE FUNCTION @extschema@.ecstats_uninstall_cron() RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	there boolean;
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'pg_cron') THEN
+		RETURN false;
+	END IF;
+	EXECUTE 'SELECT coalesce(bool_or(cron.unschedule(jobid)), false) FROM cron.job
+		WHERE database = current_database() AND command = $1'
+		INTO there USING 'CALL @extschema@.ecstats_tick(wait => false)';
+	RETURN there;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_uninstall_cron() IS
+	'Takes the ticker of this database out of pg_cron; false if it was not there.';
+
+CREATE FUNCTION ecstats.job_status(now timestamptz DEFAULT clock_timestamp())
+	RETURNS TABLE (component text, status text, detail text, hint text)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	t ecstats.job_ticker;
+	names text;
+BEGIN
+	SELECT * INTO t FROM ecstats.job_ticker;
+	component := 'ticker';
+	status := CASE WHEN t.last_tick_at IS NULL THEN 'warn'
+		WHEN t.last_tick_at < now - interval '5 minutes' THEN 'error' ELSE 'ok' END;
+	detail := coalesce('last tick at ' || t.last_tick_at::text, 'nobody has ticked yet');
+	hint := CASE WHEN status <> 'ok' THEN 'SELECT ecstats_install_cron(); or run ecstats-pusher --tick.' END;
+	RETURN NEXT;
+
+	component := 'jobs';
+	SELECT string_agg(format('%s (%s)', j.name, f.error), '; ' ORDER BY j.name) INTO names
+		FROM ecstats.jobs j CROSS JOIN LATERAL (
+			SELECT r.status, left(r.error, 80) AS error FROM ecstats.job_runs r
+			WHERE r.job_id = j.job_id AND r.status IN ('succeeded', 'failed')
+			ORDER BY r.due_at DESC, r.run_id DESC LIMIT 1) f
+		WHERE f.status = 'failed' AND j.enabled;
+	status := CASE WHEN names IS NULL THEN 'ok' ELSE 'error' END;
+	detail := coalesce('last run failed: ' || names, (SELECT format('%s enabled, %s runs going on, %s waiting',
+		(SELECT count(*) FROM ecstats.jobs j WHERE j.enabled),
+		count(*) FILTER (WHERE r.status <> 'queued'), count(*) FILTER (WHERE r.status = 'queued'))
+		FROM ecstats.job_runs r WHERE r.status IN ('queued', 'claimed', 'running')));
+	hint := CASE WHEN names IS NOT NULL THEN 'See ecstats.job_runs; SELECT ecstats_replay_job(run_id) runs it again.' END;
+	RETURN NEXT;
+
+	component := 'job runs';
+	SELECT string_agg(format('run %s of %s', r.run_id, r.job_name), ', ' ORDER BY r.run_id) INTO names
+		FROM ecstats.job_runs r LEFT JOIN ecstats.jobs j USING (job_id)
+		WHERE (r.status = 'running' AND (r.started_at + coalesce(j.timeout, '0') < now - interval '2 minutes'
+				OR NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a
+					WHERE a.pid = r.worker_pid AND a.backend_start = r.worker_started)))
+			OR (r.status = 'claimed' AND r.claimed_at < now - interval '2 minutes');
+	status := CASE WHEN names IS NULL THEN 'ok' ELSE 'warn' END;
+	detail := coalesce('without a worker or past the time-out: ' || names, 'none is stuck');
+	hint := CASE WHEN names IS NOT NULL THEN 'The next tick finds them: CALL ecstats_tick(wait => false);' END;
+	RETURN NEXT;
+
+	component := 'job workers';
+	status := CASE WHEN t.no_worker_at > now - interval '5 minutes' THEN 'warn' ELSE 'ok' END;
+	detail := CASE WHEN status = 'ok' THEN 'a place was free whenever one was needed'
+		ELSE format('no free background worker at %s: runs wait', t.no_worker_at) END;
+	hint := CASE WHEN status <> 'ok' THEN 'Raise max_worker_processes and restart, or lower config.max_running_jobs.' END;
+	RETURN NEXT;
+END $$;
+COMMENT ON FUNCTION ecstats.job_status(timestamptz) IS
+	'The schedule''s rows of ecstats_status: ticker, jobs, job runs, job workers; now is by the clock.';
 -- sql/45_report_data.sql
 -- The facts of a day as JSON, from the rollups alone: what a template and a condition see. Numbers
 -- stay numerics, unrounded; the few *_text and label members exist because no filter can make them.
@@ -2030,9 +3382,854 @@ CREATE FUNCTION ecstats.report_status()
 COMMENT ON FUNCTION ecstats.report_status() IS
 	'reports whose template or channels are missing, one row each; one row ok where all is there';
 -- sql/46_channel.sql
+-- From a message to the body that a channel's provider takes. Nothing here sends or reads the clock.
 
+-- What holds for a channel: its options over its kind's over these.
+CREATE FUNCTION ecstats.channel_settings(channel text) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (SELECT '{"rate": null, "throttle_seconds": 60, "lane": 1, "max_retries": 3, "timeout_seconds": 15, "allow_private": false,
+		"on_unconfirmed": "retry", "breaker": null, "keyword": null, "mention": null}'::jsonb || k.options || c.options
+	FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind WHERE c.name = $1);
+COMMENT ON FUNCTION ecstats.channel_settings(text) IS
+	'Options in force of a channel: channels.options over channel_kinds.options over built-in defaults. NULL for an unknown channel.';
+
+-- Adds a provider's keyword to every text the provider looks at that lacks it: before a title, after
+-- anything longer (a prefix would break a Markdown heading).
+CREATE FUNCTION ecstats.channel_keyword(text_paths jsonb, keyword text, body jsonb) RETURNS jsonb
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	entry jsonb;
+	path text[];
+	old text;
+BEGIN
+	FOR entry IN SELECT e FROM jsonb_array_elements(text_paths) e WHERE keyword IS NOT NULL LOOP
+		path := ARRAY(SELECT p FROM jsonb_array_elements_text(entry) WITH ORDINALITY AS t(p, n) ORDER BY n);
+		old := body #>> path;
+		IF jsonb_typeof(body #> path) = 'string' AND strpos(old, keyword) = 0 THEN
+			body := jsonb_set(body, path, to_jsonb(CASE WHEN 'title' = ANY (path) THEN keyword || ' ' || old
+				ELSE old || E'\n\n' || keyword END));
+		END IF;
+	END LOOP;
+	RETURN body;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_keyword(jsonb, text, jsonb) IS 'Body with the keyword in each text of text_paths; unchanged for a NULL keyword.';
+
+-- Puts {"users", "mobiles", "all"} where the kind's mentions say.
+CREATE FUNCTION ecstats.channel_mention(mentions jsonb, mention jsonb, body jsonb) RETURNS jsonb
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	rule jsonb;
+	part record;
+	path text[];
+	suffix text;
+BEGIN
+	FOR rule IN SELECT r FROM jsonb_array_elements(mentions) r
+		WHERE jsonb_typeof(mention) = 'object' AND body @@ (r ->> 'when')::jsonpath
+	LOOP
+		FOR part IN
+			SELECT rule -> 'users_at' AS at,
+				coalesce(mention -> 'users', '[]') || CASE WHEN mention -> 'all' = 'true' THEN coalesce(rule -> 'all_value', '[]') ELSE '[]' END AS value
+			UNION ALL SELECT rule -> 'mobiles_at', mention -> 'mobiles'
+			UNION ALL SELECT rule -> 'all_at', nullif(mention -> 'all', 'false')
+		LOOP
+			CONTINUE WHEN part.at IS NULL OR coalesce(part.value, '[]') = '[]';
+			path := ARRAY[part.at ->> 0, part.at ->> 1];
+			body := jsonb_set(body, path[1:1], coalesce(body -> path[1], '{}'));
+			body := jsonb_set(body, path, CASE jsonb_typeof(body #> path) WHEN 'array' THEN (body #> path) || part.value ELSE part.value END);
+		END LOOP;
+
+		path := ARRAY(SELECT p FROM jsonb_array_elements_text(rule -> 'append_to') WITH ORDINALITY AS t(p, n) ORDER BY n);
+		CONTINUE WHEN path = '{}' OR jsonb_typeof(body #> path) IS DISTINCT FROM 'string';
+		SELECT string_agg(m.word, ' ' ORDER BY m.kind, m.n) INTO suffix
+			FROM (SELECT 1 AS kind, n, replace(rule ->> 'user', '%s', u) AS word
+					FROM jsonb_array_elements_text(mention -> 'users') WITH ORDINALITY AS t(u, n)
+				UNION ALL SELECT 2, n, replace(rule ->> 'mobile', '%s', u)
+					FROM jsonb_array_elements_text(mention -> 'mobiles') WITH ORDINALITY AS t(u, n)
+				UNION ALL SELECT 3, 1, rule ->> 'all' WHERE mention -> 'all' = 'true') m
+			WHERE strpos(body #>> path, m.word) = 0;
+		IF suffix IS NOT NULL THEN
+			body := jsonb_set(body, path, to_jsonb((body #>> path) || E'\n' || suffix));
+		END IF;
+	END LOOP;
+	RETURN body;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_mention(jsonb, jsonb, jsonb) IS 'Body with the people of mention where the kind''s mentions say; unchanged for NULL.';
+
+-- What the templates of a neutral message see: the message, with what it left out filled in.
+CREATE FUNCTION ecstats.channel_message_data(message jsonb, at timestamptz) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE
+RETURN (SELECT pg_catalog.jsonb_build_object(
+		'title', pg_catalog.left(pg_catalog.regexp_replace(pg_catalog.split_part(COALESCE(m.markdown, m.text), E'\n', 1), '^[#>*\s]+|\*+', '', 'g'), 64),
+		'text', COALESCE(m.text, m.markdown, m.title),
+		'markdown', COALESCE(m.markdown, m.text, m.title),
+		'type', 'ecstats.message',
+		'timestamp', pg_catalog.to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'))
+		|| pg_catalog.jsonb_strip_nulls(pg_catalog.jsonb_build_object('title', m.title))
+		|| (message - '{title,text,markdown}'::text[])
+		|| pg_catalog.jsonb_build_object('message', message - 'envelope'::text)
+	FROM (SELECT NULLIF(message ->> 'title', '') AS title, NULLIF(message ->> 'text', '') AS text,
+		NULLIF(message ->> 'markdown', '') AS markdown) m);
+COMMENT ON FUNCTION ecstats.channel_message_data(jsonb, timestamptz) IS
+	'A neutral message as template data: title, text and markdown stand in for each other; type, timestamp and message (the whole) are added.';
+
+CREATE FUNCTION ecstats.channel_envelope_at(channel text, message jsonb, at timestamptz) RETURNS jsonb
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	k ecstats.channel_kinds;
+	settings jsonb := ecstats.channel_settings(channel);
+	data jsonb;
+	name text;
+	template jsonb;
+	whole jsonb;
+	body jsonb;
+BEGIN
+	IF settings IS NULL THEN
+		RAISE EXCEPTION 'channel "%" does not exist', channel USING ERRCODE = '42704',
+			HINT = 'SELECT name, kind, enabled FROM ecstats.channels lists the channels.';
+	ELSIF jsonb_typeof(message) IS DISTINCT FROM 'object' THEN
+		RAISE EXCEPTION 'message must be a JSON object' USING ERRCODE = '22023',
+			DETAIL = format('It is %s.', coalesce(jsonb_typeof(message), 'NULL')),
+			HINT = 'For example {"title": "…", "markdown": "…"}, or the provider''s own form.';
+	END IF;
+	SELECT ck.* INTO k FROM ecstats.channel_kinds ck JOIN ecstats.channels c ON c.kind = ck.kind WHERE c.name = channel_envelope_at.channel;
+
+	IF message @@ k.native THEN
+		body := message;
+	ELSE
+		name := coalesce(message ->> 'envelope', settings ->> 'envelope', k.default_envelope);
+		template := k.envelopes -> name;
+		IF template IS NULL THEN
+			RAISE EXCEPTION 'channel kind "%" has no envelope "%"', k.kind, left(name, 63) USING ERRCODE = '22023',
+				HINT = format('It has %s.', (SELECT string_agg(e, ', ' ORDER BY e) FROM jsonb_object_keys(k.envelopes) e));
+		END IF;
+		data := ecstats.channel_message_data(message, at);
+		IF data -> 'text' = 'null' AND template::text ~ '\{\{[{&]?\s*(text|markdown)' THEN
+			RAISE EXCEPTION 'message has neither text nor markdown nor title' USING ERRCODE = '22023',
+				DETAIL = format('Envelope "%s" of kind "%s" needs one of them.', name, k.kind);
+		END IF;
+		-- a member that is exactly {{name}} takes an object or array as it is
+		SELECT coalesce(jsonb_object_agg(e.key, data -> e.member), '{}') INTO whole
+			FROM (SELECT t.key, substring(t.value #>> '{}' FROM '^\{\{\s*(\w+)\s*\}\}$') AS member FROM jsonb_each(template) t) e
+			WHERE jsonb_typeof(data -> e.member) IN ('object', 'array');
+		body := ecstats.template_render(template - ARRAY(SELECT jsonb_object_keys(whole)), data) || whole;
+	END IF;
+	body := ecstats.channel_mention(k.mentions, settings -> 'mention', body);
+	RETURN ecstats.channel_keyword(k.text_paths, settings ->> 'keyword', body);
+END $$;
+COMMENT ON FUNCTION ecstats.channel_envelope_at(text, jsonb, timestamptz) IS
+	'Request body of a message for a channel, unsigned: a native message as it is, a neutral one in the envelope that message.envelope, options.envelope or the kind names; '
+	'keyword and mention added. 42704 unknown channel, 22023 no object, no such envelope, nothing to say.';
+
+CREATE FUNCTION ecstats.channel_envelope(channel text, message jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE RETURN ecstats.channel_envelope_at(channel, message, pg_catalog.now());
+COMMENT ON FUNCTION ecstats.channel_envelope(text, jsonb) IS 'ecstats.channel_envelope_at at the transaction''s time.';
+
+-- Which limit of the kind a body breaks, as a sentence; NULL when it fits.
+CREATE FUNCTION ecstats.channel_oversize(channel text, body jsonb) RETURNS text
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	l record;
+	item jsonb;
+	content text;
+	size bigint;
+BEGIN
+	FOR l IN SELECT e ->> 'path' AS path, u.unit, (e ->> ('max_' || u.unit))::bigint AS most, coalesce((e ->> 'base64')::boolean, false) AS base64
+		FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind, jsonb_array_elements(k.limits) e,
+			unnest('{bytes,chars,items}'::text[]) u(unit)
+		WHERE c.name = channel_oversize.channel AND e ? ('max_' || u.unit)
+	LOOP
+		FOR item IN SELECT q FROM jsonb_path_query(body, coalesce(l.path, '$')::jsonpath, '{}', true) q LOOP
+			content := item #>> '{}';
+			size := CASE l.unit
+				WHEN 'items' THEN CASE jsonb_typeof(item) WHEN 'array' THEN jsonb_array_length(item) END
+				WHEN 'chars' THEN length(content)
+				ELSE octet_length(convert_to(content, 'UTF8')) END;
+			IF l.base64 THEN
+				size := length(rtrim(content, '=')) * 3 / 4;
+			END IF;
+			IF size > l.most THEN
+				RETURN format('%s has %s %s; the limit is %s %s.',
+					CASE WHEN l.path IS NULL THEN 'The request body' ELSE ltrim(l.path, '$.') END, size, l.unit, l.most, l.unit);
+			END IF;
+		END LOOP;
+	END LOOP;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_oversize(text, jsonb) IS
+	'Names the limit of the channel''s kind that body breaks, with both sizes; NULL when it fits. Bytes are of UTF-8.';
 -- sql/47_delivery.sql
+-- A delivery's states and how it gets into the queue: enqueue, tell the operators, push, replay,
+-- cancel; and the home check. Answers are judged in 48, requests are made in 49.
 
+-- The only writer of deliveries.status. Asserts where the row comes from; NULL arguments keep the column.
+CREATE FUNCTION ecstats.delivery_move(delivery bigint, from_status text[], to_status text, at timestamptz,
+	next_attempt_at timestamptz DEFAULT NULL, attempts int DEFAULT NULL, error text DEFAULT NULL,
+	worker text DEFAULT NULL, lease_until timestamptz DEFAULT NULL, expires_at timestamptz DEFAULT NULL) RETURNS void
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE ecstats.deliveries d SET
+		status = to_status,
+		moves = d.moves + 1,
+		requests = d.requests + (to_status = 'sending')::int,
+		attempts = coalesce(delivery_move.attempts, d.attempts),
+		next_attempt_at = coalesce(delivery_move.next_attempt_at, d.next_attempt_at),
+		expires_at = coalesce(delivery_move.expires_at, d.expires_at),
+		worker = coalesce(delivery_move.worker, d.worker),
+		lease_until = CASE WHEN to_status = 'sending' THEN delivery_move.lease_until END,
+		sent_at = CASE WHEN to_status = 'sent' THEN at END,
+		settled_at = CASE WHEN to_status NOT IN ('pending', 'sending') THEN at END,
+		last_error = coalesce(delivery_move.error, d.last_error)
+	WHERE d.id = delivery AND d.status = ANY (from_status);
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'delivery % cannot become %', delivery, to_status
+			USING ERRCODE = '55000',
+				DETAIL = coalesce((SELECT format('It is %s; it would have to be %s.', d.status, array_to_string(from_status, ' or '))
+					FROM ecstats.deliveries d WHERE d.id = delivery), 'There is no such delivery.');
+	END IF;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_move(bigint, text[], text, timestamptz, timestamptz, int, text, text, timestamptz, timestamptz) IS
+	'Moves a delivery from one of from_status to to_status at the instant at. 55000 when it is in another state or absent.';
+
+CREATE FUNCTION ecstats.delivery_enqueue(report text, day date, revision int, occasion text, channel text,
+	priority int, ttl interval, body jsonb, due timestamptz, source text DEFAULT NULL) RETURNS bigint
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	open boolean := (SELECT c.enabled FROM ecstats.channels c WHERE c.name = delivery_enqueue.channel);
+	oversize text;
+	id bigint;
+BEGIN
+	due := coalesce(due, now());
+	IF open IS NULL THEN
+		RAISE EXCEPTION 'channel "%" does not exist', channel USING ERRCODE = '42704',
+			HINT = 'SELECT name, kind, enabled FROM ecstats.channels lists the channels.';
+	ELSIF NOT open THEN
+		RAISE EXCEPTION 'channel "%" is disabled', channel USING ERRCODE = '22023',
+			HINT = 'Set ecstats.channels.enabled, or send to another channel.';
+	ELSIF priority IS NULL OR priority NOT BETWEEN 1 AND 9 THEN
+		RAISE EXCEPTION 'priority must be 1 to 9' USING ERRCODE = '22023', DETAIL = format('It is %s.', coalesce(priority::text, 'NULL')),
+			HINT = '1 goes first, 5 is usual.';
+	ELSIF ttl <= interval '0' THEN
+		RAISE EXCEPTION 'ttl must be longer than 0' USING ERRCODE = '22023', DETAIL = format('It is %s.', ttl),
+			HINT = 'NULL never expires.';
+	ELSIF jsonb_typeof(body) IS DISTINCT FROM 'object' THEN
+		RAISE EXCEPTION 'the body of a delivery must be a JSON object' USING ERRCODE = '22023',
+			DETAIL = format('It is %s.', coalesce(jsonb_typeof(body), 'NULL'));
+	END IF;
+	oversize := ecstats.channel_oversize(channel, body);
+	IF oversize IS NOT NULL THEN
+		RAISE EXCEPTION 'message is too long for channel "%"', channel USING ERRCODE = '22001', DETAIL = oversize,
+			HINT = 'Shorten it, for example with the template filter truncate.';
+	END IF;
+
+	INSERT INTO ecstats.deliveries AS d (report, day, revision, occasion, channel, priority, next_attempt_at, expires_at, body, source)
+		VALUES (delivery_enqueue.report, delivery_enqueue.day, coalesce(delivery_enqueue.revision, 0), coalesce(delivery_enqueue.occasion, ''),
+			delivery_enqueue.channel, delivery_enqueue.priority, due, due + ttl, delivery_enqueue.body, delivery_enqueue.source)
+		ON CONFLICT DO NOTHING
+		RETURNING d.id INTO id;
+	IF id IS NOT NULL THEN
+		PERFORM pg_notify('ecstats_deliveries', '');
+	END IF;
+	RETURN id;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_enqueue(text, date, int, text, text, int, interval, jsonb, timestamptz, text) IS
+	'Queues a finished, unsigned body for a channel, due at due (NULL: now), expiring ttl later (NULL: never). Returns the id, or NULL when (report, day, revision, occasion, channel) '
+	'or (source, occasion) is there. 42704 unknown channel, 22023 disabled channel, priority, ttl or body, 22001 too long. NOTIFY ecstats_deliveries.';
+
+-- Telling must not break what it tells of: whatever goes wrong here is a warning.
+CREATE FUNCTION ecstats.delivery_tell_operators(source text, occasion text, subject text, detail text) RETURNS bigint
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	operators text := (SELECT c.operators_channel FROM ecstats.config c);
+	body jsonb;
+BEGIN
+	IF operators IS NULL THEN
+		RETURN NULL;
+	END IF;
+	subject := left(subject, 100);
+	detail := left(coalesce(detail, ''), 500);
+	body := ecstats.channel_envelope(operators, jsonb_build_object('type', 'ecstats.alert', 'source', source, 'occasion', occasion,
+		'title', subject, 'text', rtrim(subject || E'\n' || detail, E'\n'), 'markdown', rtrim('**' || subject || E'**\n\n' || detail, E'\n')));
+	RETURN ecstats.delivery_enqueue(NULL, NULL, 0, occasion, operators, 2, interval '1 day', body, NULL, coalesce(source, 'ecstats'));
+EXCEPTION WHEN OTHERS THEN
+	RAISE WARNING 'the operators could not be told: %', SQLERRM USING ERRCODE = SQLSTATE;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_tell_operators(text, text, text, text) IS
+	'Queues a message to config.operators_channel, once per (source, occasion), for a day. Returns its id; NULL when no channel is set, it was told before, or it cannot be told (a warning).';
+
+CREATE FUNCTION ecstats.delivery_replay(delivery bigint, at timestamptz) RETURNS bigint
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	d ecstats.deliveries;
+BEGIN
+	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = delivery FOR UPDATE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'delivery % does not exist', delivery USING ERRCODE = 'P0002',
+			HINT = 'Settled deliveries are dropped after config.log_retention.';
+	END IF;
+	PERFORM ecstats.delivery_move(delivery, '{dead,expired,cancelled,sent}', 'pending', at, next_attempt_at => at, attempts => 0,
+		expires_at => at + (d.expires_at - d.created_at));
+	PERFORM pg_notify('ecstats_deliveries', '');
+	RETURN delivery;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_replay(bigint, timestamptz) IS
+	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 55000 it is not settled.';
+
+CREATE FUNCTION ecstats.delivery_is_home() RETURNS boolean
+	LANGUAGE sql STABLE
+RETURN EXISTS (SELECT FROM ecstats.home h, pg_catalog.pg_control_system() s
+	WHERE h.system_identifier = s.system_identifier AND h.database = pg_catalog.current_database());
+COMMENT ON FUNCTION ecstats.delivery_is_home() IS 'Whether this is the database that was created or adopted, not a copy of it elsewhere.';
+
+-- ecstats_push(channel, message, priority, ttl)
+-- Purpose: send anything. Arguments: a channel; a neutral message ({"title", "text", "markdown", ...})
+-- or one in the provider's own form; 1 (first) to 9; how long it is worth sending, NULL for ever.
+-- Result: the delivery's id. Errors: 42704, 22023, 22001. Tables: deliveries.
+CREATE FUNCTION @extschema@.ecstats_push(channel text, message jsonb, priority int DEFAULT 5, ttl interval DEFAULT NULL) RETURNS bigint
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT ecstats.delivery_enqueue(NULL, NULL, 0, '', channel, priority, ttl, ecstats.channel_envelope(channel, message), now()) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_push(text, jsonb, int, interval) IS
+	'Queues message for channel; priority 1 (first) to 9; ttl NULL never expires. Returns the delivery''s id. 42704 unknown channel, 22023 bad argument, 22001 too long for the provider.';
+
+-- ecstats_replay(delivery_id): send a settled delivery again, with all its attempts.
+-- Result: the id. Errors: P0002, 55000. Tables: deliveries.
+CREATE FUNCTION @extschema@.ecstats_replay(delivery_id bigint) RETURNS bigint
+	LANGUAGE sql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT ecstats.delivery_replay(delivery_id, now()) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_replay(bigint) IS
+	'Sends a dead, expired, cancelled or sent delivery again. Returns its id. P0002 no such delivery, 55000 it is still pending or being sent.';
+
+-- ecstats_replay(channel, since, until): send again what failed of a time.
+-- Arguments: deliveries created in [since, until). Result: how many. Errors: 42704. Tables: deliveries.
+CREATE FUNCTION @extschema@.ecstats_replay(channel text, since timestamptz, until timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF NOT EXISTS (SELECT FROM ecstats.channels c WHERE c.name = ecstats_replay.channel) THEN
+		RAISE EXCEPTION 'channel "%" does not exist', channel USING ERRCODE = '42704';
+	END IF;
+	RETURN (SELECT count(ecstats.delivery_replay(f.id, now())) FROM (
+		SELECT d.id FROM ecstats.deliveries d
+		WHERE d.channel = ecstats_replay.channel AND d.status IN ('dead', 'expired') AND d.created_at >= since AND d.created_at < until
+		ORDER BY d.id FOR UPDATE) f);
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_replay(text, timestamptz, timestamptz) IS
+	'Sends the dead and expired deliveries of channel that were created in [since, until) again. Returns how many. 42704 unknown channel.';
+
+-- ecstats_cancel(delivery_id): take back what is pending.
+-- Result: true when it was pending, false when it is too late or absent. Tables: deliveries.
+CREATE FUNCTION @extschema@.ecstats_cancel(delivery_id bigint) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM FROM ecstats.deliveries d WHERE d.id = delivery_id AND d.status = 'pending' FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	PERFORM ecstats.delivery_move(delivery_id, '{pending}', 'cancelled', now());
+	RETURN true;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_cancel(bigint) IS 'Cancels a pending delivery. true when done, false when it is not pending (any more) or does not exist.';
+
+-- ecstats_channel_test(channel): send a short test message, first in the queue, for an hour.
+-- Result: the delivery's id. Errors: 42704, 22023. Tables: deliveries.
+CREATE FUNCTION @extschema@.ecstats_channel_test(channel text) RETURNS bigint
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT ecstats.delivery_enqueue(NULL, NULL, 0, '', channel, 1, interval '1 hour', ecstats.channel_envelope(channel,
+		jsonb_build_object('type', 'ecstats.test', 'title', 'ecstats', 'text', format('ecstats test: channel %s of database %s', channel, current_database()))), now()) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_channel_test(text) IS 'Queues a test message for channel. Returns the delivery''s id; ecstats.deliveries and delivery_attempts say how it went.';
+
+-- ecstats_adopt(): let a copied or restored database deliver. What is pending then leaves: cancel first
+-- what its origin sends already. Result: true when it was a copy. Tables: home.
+CREATE FUNCTION @extschema@.ecstats_adopt() RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	was_home boolean := ecstats.delivery_is_home();
+BEGIN
+	INSERT INTO ecstats.home AS h (system_identifier, database) SELECT s.system_identifier, current_database() FROM pg_control_system() s
+		ON CONFLICT (singleton) DO UPDATE SET system_identifier = excluded.system_identifier, database = excluded.database, adopted_at = now()
+		WHERE NOT was_home;
+	PERFORM pg_notify('ecstats_deliveries', '');
+	RETURN NOT was_home;
+END $$;
+COMMENT ON FUNCTION @extschema@.ecstats_adopt() IS 'Makes this database the one whose messages leave. true when it was a copy of another, false when nothing changed.';
+-- sql/48_delivery_answer.sql
+-- What an answer means, by the rules of the channel's kind. Nothing here writes.
+
+-- Hides a channel's credentials: its secrets, its URL, and of the URL what can be a key.
+CREATE FUNCTION ecstats.delivery_mask(content text, url text, secret text) RETURNS text
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	tail text := substring(url FROM '^\w+://[^/?#]*(.+)$');
+	word text;
+BEGIN
+	IF content IS NULL THEN
+		RETURN NULL;
+	END IF;
+	FOR word IN
+		SELECT w FROM (
+			SELECT unnest(ARRAY[secret, url, tail, substring(url FROM '^\w+://([^/@]+)@')]) AS w
+			UNION ALL SELECT regexp_replace(s, '^whsec_', '') FROM regexp_split_to_table(secret, '\s+') s
+			UNION ALL SELECT s FROM regexp_split_to_table(split_part(tail, '?', 1), '/') s WHERE length(s) >= 8 OR length(s) >= 4 AND s ~ '\d'
+			UNION ALL SELECT substring(s FROM '=(.*)$') FROM regexp_split_to_table(substring(tail FROM '\?(.*)$'), '&') s) c
+		WHERE length(w) >= 4 ORDER BY length(w) DESC, w
+	LOOP
+		content := replace(content, word, '***');
+	END LOOP;
+	RETURN regexp_replace(content, '(\m(?:sign|sig|key|token|access_token)=)[^&\s"''<>]+', '\1***', 'g');
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_mask(text, text, text) IS 'content without the secrets, the URL and the keys in it (each becomes ***).';
+
+CREATE FUNCTION ecstats.delivery_cut(content text, bytes int) RETURNS text
+	LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	content := left(content, bytes);
+	WHILE octet_length(content) > bytes LOOP
+		content := left(content, -greatest(1, (octet_length(content) - bytes) / 4));
+	END LOOP;
+	RETURN content;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_cut(text, int) IS 'The first characters of content that fit into bytes.';
+
+-- The document that the kinds' rules look at. Not parallel safe: parsing what may not be JSON takes a
+-- subtransaction.
+CREATE FUNCTION ecstats.delivery_answer(fact jsonb) RETURNS jsonb
+	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	response text := fact ->> 'response';
+	body jsonb := to_jsonb(response);
+BEGIN
+	IF response ~ '^\s*[\[{"0-9ntf-]' THEN
+		BEGIN
+			body := response::jsonb;
+		EXCEPTION WHEN OTHERS THEN
+			NULL;			-- then it is text
+		END;
+	END IF;
+	RETURN jsonb_build_object('http_status', fact -> 'http_status', 'error_kind', fact -> 'error_kind', 'body', body, 'headers',
+		coalesce((SELECT jsonb_object_agg(lower(h.key), h.value) FROM jsonb_each(CASE jsonb_typeof(fact -> 'headers') WHEN 'object' THEN fact -> 'headers' END) h), '{}'));
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_answer(jsonb) IS 'A result of the pusher as {"http_status", "error_kind", "body", "headers"}; body is parsed where it is JSON, header names are lower case.';
+
+CREATE FUNCTION ecstats.delivery_code(kind ecstats.channel_kinds, answer jsonb) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (SELECT pg_catalog.left(pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) #>> '{}', 64)
+	FROM pg_catalog.unnest((kind).code_paths) WITH ORDINALITY AS p(path, n)
+	WHERE pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) IS NOT NULL ORDER BY p.n LIMIT 1);
+COMMENT ON FUNCTION ecstats.delivery_code(ecstats.channel_kinds, jsonb) IS 'The provider''s own code in an answer, as text; NULL when there is none.';
+
+-- What an answer means. A transport failure before the request was sent is harmless, after it the
+-- message may have been shown. 2xx without the provider's own word is never success.
+CREATE FUNCTION ecstats.delivery_classify(kind ecstats.channel_kinds, answer jsonb, request_sent boolean) RETURNS text
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+	WHEN answer ->> 'error_kind' = 'refused_address' THEN 'permanent'
+	WHEN answer ->> 'http_status' IS NULL AND NOT COALESCE(request_sent, true) THEN 'retryable'
+	WHEN answer ->> 'http_status' IS NULL THEN 'unconfirmed'
+	WHEN answer @@ (kind).success THEN 'sent'
+	WHEN answer @@ (kind).throttle THEN 'throttled'
+	WHEN answer @@ (kind).retry_once THEN 'once'
+	WHEN answer @@ (kind).permanent THEN 'permanent'
+	WHEN answer @@ (kind).retryable THEN 'retryable'
+	WHEN (answer ->> 'http_status')::int BETWEEN 200 AND 299 AND ecstats.delivery_code(kind, answer) IS NULL THEN 'unconfirmed'
+	ELSE 'retryable' END;
+COMMENT ON FUNCTION ecstats.delivery_classify(ecstats.channel_kinds, jsonb, boolean) IS
+	'sent, throttled, once, permanent, retryable or unconfirmed, by the kind''s rules. An unknown code is retryable; 2xx without a code is unconfirmed.';
+
+-- Seconds (a fraction is allowed) or an HTTP date.
+CREATE FUNCTION ecstats.delivery_wait(kind ecstats.channel_kinds, answer jsonb, at timestamptz) RETURNS interval
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+	said text;
+	seconds float8;
+BEGIN
+	FOR said IN
+		SELECT jsonb_path_query_first(answer, kind.wait_path, '{}', true) #>> '{}'
+		UNION ALL SELECT btrim(answer -> 'headers' ->> h) FROM unnest(kind.wait_headers) h
+	LOOP
+		IF said ~ '^\d{1,9}(\.\d{1,9})?$' THEN
+			seconds := said::float8;
+		ELSIF said ~ '^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} \d{2}:\d{2}:\d{2} GMT$' THEN
+			BEGIN
+				seconds := extract(epoch FROM to_timestamp(substr(said, 6, 20), 'DD Mon YYYY HH24:MI:SS') - at);
+			EXCEPTION WHEN data_exception THEN
+				NULL;		-- no such date: as if it said nothing
+			END;
+		END IF;
+		EXIT WHEN seconds IS NOT NULL;
+	END LOOP;
+	RETURN make_interval(secs => least(greatest(seconds, 1), 3600));
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_wait(ecstats.channel_kinds, jsonb, timestamptz) IS
+	'How long the provider asks to wait (wait_path, then wait_headers: seconds or an HTTP date), within 1 second to 1 hour; NULL when it does not say.';
+
+CREATE FUNCTION ecstats.delivery_backoff(attempts int, jitter float8) RETURNS interval
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN pg_catalog.make_interval(secs => 60 * 2 ^ (LEAST(attempts, 7) - 1) * (0.8 + 0.4 * jitter));
+COMMENT ON FUNCTION ecstats.delivery_backoff(int, float8) IS
+	'Wait after the attempts-th failure: 1, 2, 4, ... minutes (at most 64), less or more by 20 % as jitter goes from 0 to 1.';
+-- sql/49_delivery_claim.sql
+-- What the pusher takes: finished requests, a lease on each, the attempt recorded before it leaves.
+
+-- The request of a claimed delivery at an instant. It holds credentials and is never stored.
+CREATE FUNCTION ecstats.delivery_request(delivery bigint, at timestamptz,
+	OUT transport text, OUT method text, OUT url text, OUT headers text[], OUT body text)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	d ecstats.deliveries;
+	c ecstats.channels;
+	k ecstats.channel_kinds;
+	seconds bigint := floor(extract(epoch FROM at));
+	ms bigint := floor(extract(epoch FROM at) * 1000);
+	message_id text;
+BEGIN
+	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = delivery;
+	SELECT * INTO c FROM ecstats.channels r WHERE r.name = d.channel;
+	SELECT * INTO k FROM ecstats.channel_kinds r WHERE r.kind = c.kind;
+	transport := k.transport;
+	method := k.method;
+	url := c.url;
+	headers := ARRAY['Content-Type: ' || k.content_type];
+	body := d.body::text;
+	CASE k.signature
+		WHEN 'dingtalk' THEN
+			IF c.secret IS NOT NULL THEN
+				url := format('%s%stimestamp=%s&sign=%s', url, CASE WHEN strpos(url, '?') > 0 THEN '&' ELSE '?' END,
+					ms, ecstats.sign_dingtalk(c.secret, ms));
+			END IF;
+		WHEN 'feishu' THEN
+			IF c.secret IS NOT NULL THEN
+				body := (d.body || jsonb_build_object('timestamp', seconds::text, 'sign', ecstats.sign_feishu(c.secret, seconds)))::text;
+			END IF;
+		WHEN 'standard-webhooks' THEN
+			-- the same at every attempt, and another one in a database that continues from a copy
+			message_id := format('msg_%s_%s', d.id, to_hex((extract(epoch FROM d.created_at) * 1000000)::bigint));
+			headers := headers || ARRAY['webhook-id: ' || message_id, 'webhook-timestamp: ' || seconds];
+			IF c.secret IS NOT NULL THEN
+				headers := headers || ('webhook-signature: ' || ecstats.sign_standard_webhook(c.secret, message_id, seconds, body));
+			END IF;
+		ELSE NULL;
+	END CASE;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_request(bigint, timestamptz) IS
+	'URL, headers and body of a delivery, signed for the instant at. Holds credentials: for the pusher alone.';
+
+-- How many deliveries of a channel may be claimed now. Takes the channel's state row, which nobody
+-- waits for: who meets it locked leaves the channel to the other claimer.
+CREATE FUNCTION ecstats.delivery_room(channel text, at timestamptz) RETURNS int
+	LANGUAGE plpgsql STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	settings jsonb := ecstats.channel_settings(channel);
+	s ecstats.channel_state;
+	r record;
+	used int;
+	oldest timestamptz;
+	room int;
+	full_until timestamptz;
+BEGIN
+	SELECT * INTO s FROM ecstats.channel_state t WHERE t.channel = delivery_room.channel FOR UPDATE SKIP LOCKED;
+	IF NOT FOUND OR s.throttled_until > at OR s.paused_until > at THEN
+		RETURN 0;
+	END IF;
+	room := CASE WHEN s.paused_until IS NULL THEN (settings ->> 'lane')::numeric ELSE 1 END
+		- (SELECT count(*) FROM ecstats.deliveries d WHERE d.channel = delivery_room.channel AND d.status = 'sending');
+	-- the tokens of a rate are the requests of its last per_seconds, whichever pusher made them
+	FOR r IN SELECT (e ->> 'count')::numeric::int AS count, make_interval(secs => (e ->> 'per_seconds')::float8) AS per
+		FROM jsonb_path_query(settings, '$.rate[*] ? (@ != null)') e
+	LOOP
+		SELECT count(*), min(a.started_at) INTO used, oldest FROM (
+			SELECT t.started_at FROM ecstats.delivery_attempts t
+			WHERE t.channel = delivery_room.channel AND t.started_at > at - r.per
+			ORDER BY t.started_at DESC LIMIT r.count) a;
+		room := least(room, r.count - used);
+		IF used >= r.count THEN
+			full_until := greatest(full_until, oldest + r.per);
+		END IF;
+	END LOOP;
+	-- written even if nothing changes: under REPEATABLE READ the second claimer then fails instead of
+	-- counting by an old snapshot
+	UPDATE ecstats.channel_state t SET rate_until = full_until, last_claim_at = at WHERE t.channel = delivery_room.channel;
+	RETURN greatest(room, 0);
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_room(text, timestamptz) IS
+	'How many more deliveries of a channel may leave at the instant at, by lane, rate, throttle and breaker; 0 while another transaction claims it. Locks the channel''s state row.';
+
+CREATE FUNCTION ecstats.delivery_expire(at timestamptz) RETURNS int
+	LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+	SELECT count(ecstats.delivery_move(e.id, '{pending}', 'expired', at, error => coalesce(e.last_error, 'expired before it could be sent')))::int
+	FROM (SELECT d.id, d.last_error FROM ecstats.deliveries d WHERE d.status = 'pending' AND d.expires_at <= at
+		ORDER BY d.expires_at LIMIT 500 FOR UPDATE SKIP LOCKED) e;
+$$;
+COMMENT ON FUNCTION ecstats.delivery_expire(timestamptz) IS 'Moves pending deliveries whose time is over by at to expired. Returns how many.';
+
+-- Due deliveries in order of priority, then age, over all channels. Each channel is locked when its
+-- first row comes up, and its rows are read again under that lock.
+CREATE FUNCTION ecstats.delivery_claim_at(worker text, max_rows int, at timestamptz, jitter float8 DEFAULT NULL)
+	RETURNS TABLE (delivery_id bigint, attempt int, transport text, method text, url text, headers text[], body text, timeout_ms int, allow_private boolean)
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	lease interval := coalesce((SELECT f.delivery_lease FROM ecstats.config f), interval '1 minute');
+	cand record;
+	d ecstats.deliveries;
+	settings jsonb;
+	room jsonb := '{}';
+	why text;
+	claimed int := 0;
+BEGIN
+	IF worker IS NULL OR worker = '' OR length(worker) > 200 THEN
+		RAISE EXCEPTION 'worker must be a name of 1 to 200 characters' USING ERRCODE = '22023';
+	ELSIF max_rows IS NULL OR max_rows < 1 OR NOT ecstats.delivery_is_home() THEN
+		RETURN;
+	END IF;
+	INSERT INTO ecstats.channel_state (channel) SELECT c.name FROM ecstats.channels c
+		WHERE NOT EXISTS (SELECT FROM ecstats.channel_state s WHERE s.channel = c.name) ORDER BY c.name
+		ON CONFLICT DO NOTHING;
+	PERFORM ecstats.delivery_lapse(at, jitter);
+	PERFORM ecstats.delivery_expire(at);
+
+	FOR cand IN
+		SELECT w.id, c.name AS channel
+		FROM ecstats.channels c
+		JOIN ecstats.channel_kinds k ON k.kind = c.kind
+		JOIN ecstats.channel_state s ON s.channel = c.name
+		CROSS JOIN LATERAL (SELECT q.id, q.priority, q.next_attempt_at FROM ecstats.deliveries q
+			WHERE q.channel = c.name AND q.status = 'pending' AND q.next_attempt_at <= at
+			ORDER BY q.priority, q.next_attempt_at, q.id
+			LIMIT least(coalesce(((k.options || c.options) ->> 'lane')::numeric, 1), max_rows)) w
+		WHERE c.enabled AND coalesce(s.throttled_until <= at, true) AND coalesce(s.paused_until <= at, true)
+		ORDER BY w.priority, w.next_attempt_at, w.id
+	LOOP
+		EXIT WHEN claimed >= max_rows;
+		IF NOT room ? cand.channel THEN
+			room := room || jsonb_build_object(cand.channel, ecstats.delivery_room(cand.channel, at));
+		END IF;
+		CONTINUE WHEN (room ->> cand.channel)::int < 1;
+		SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = cand.id AND r.status = 'pending' FOR UPDATE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		room := room || jsonb_build_object(cand.channel, (room ->> cand.channel)::int - 1);
+
+		delivery_id := d.id;
+		attempt := d.requests + 1;
+		PERFORM ecstats.delivery_move(d.id, '{pending}', 'sending', at, attempts => d.attempts + 1, worker => worker, lease_until => at + lease);
+		INSERT INTO ecstats.delivery_attempts (delivery_id, attempt, channel, started_at, worker) VALUES (d.id, d.requests + 1, d.channel, at, worker);
+		settings := ecstats.channel_settings(d.channel);
+		allow_private := (settings ->> 'allow_private')::boolean;
+		timeout_ms := 1000 * least((settings ->> 'timeout_seconds')::float8, 0.9 * extract(epoch FROM lease)::float8);
+		BEGIN
+			SELECT q.transport, q.method, q.url, q.headers, q.body INTO transport, method, url, headers, body FROM ecstats.delivery_request(d.id, at) q;
+		EXCEPTION WHEN OTHERS THEN
+			-- one channel's bad secret must not stop the others
+			why := 'the request cannot be made: ' || SQLERRM;
+			UPDATE ecstats.delivery_attempts a SET finished_at = at, answered_at = at, result = 'permanent', error = why
+				WHERE a.delivery_id = d.id AND a.attempt = d.requests + 1;
+			PERFORM ecstats.delivery_conclude(d.id, 'permanent', NULL, why, at, jitter);
+			CONTINUE;
+		END;
+		claimed := claimed + 1;
+		RETURN NEXT;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_claim_at(text, int, timestamptz, float8) IS
+	'ecstats.delivery_claim at the instant at; jitter 0..1 for the back-off of leases that ran out, NULL random.';
+
+CREATE FUNCTION ecstats.delivery_claim(worker text, max_rows int)
+	RETURNS TABLE (delivery_id bigint, attempt int, transport text, method text, url text, headers text[], body text, timeout_ms int, allow_private boolean)
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT * FROM ecstats.delivery_claim_at(worker, max_rows, clock_timestamp()) $$;
+COMMENT ON FUNCTION ecstats.delivery_claim(text, int) IS
+	'Leases up to max_rows due deliveries to worker, priority first, then age, and returns their requests, ready to send. Commit before sending. '
+	'Nothing in a database that is a copy (ecstats_adopt). 22023 when worker is empty.';
+
+-- When a claim may next find something: due rows of open channels, leases and expiries.
+CREATE FUNCTION ecstats.pusher_beat_at(worker text, at timestamptz) RETURNS timestamptz
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	INSERT INTO ecstats.pushers AS p (worker, version, started_at, last_beat)
+		VALUES ($1, substring(current_setting('application_name') FROM '^ecstats-pusher[ /]([0-9][0-9.]{0,20})'), at, at)
+		ON CONFLICT (worker) DO UPDATE SET version = excluded.version, last_beat = excluded.last_beat;
+	SELECT CASE WHEN ecstats.delivery_is_home() THEN least(
+		(SELECT min(greatest(h.due, s.throttled_until, s.paused_until, s.rate_until, busy.until))
+			FROM ecstats.channels c
+			JOIN ecstats.channel_kinds k ON k.kind = c.kind
+			LEFT JOIN ecstats.channel_state s ON s.channel = c.name
+			CROSS JOIN LATERAL (SELECT min(d.next_attempt_at) AS due FROM ecstats.deliveries d WHERE d.channel = c.name AND d.status = 'pending') h
+			LEFT JOIN LATERAL (SELECT min(d.lease_until) AS until FROM ecstats.deliveries d WHERE d.channel = c.name AND d.status = 'sending'
+				HAVING count(*) >= CASE WHEN s.paused_until IS NULL THEN coalesce(((k.options || c.options) ->> 'lane')::numeric, 1) ELSE 1 END) busy ON true
+			WHERE c.enabled AND h.due IS NOT NULL),
+		(SELECT min(d.lease_until) FROM ecstats.deliveries d WHERE d.status = 'sending'),
+		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending')) END;
+$$;
+COMMENT ON FUNCTION ecstats.pusher_beat_at(text, timestamptz) IS 'ecstats.pusher_beat at the instant at.';
+
+CREATE FUNCTION ecstats.pusher_beat(worker text) RETURNS timestamptz
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT ecstats.pusher_beat_at(worker, clock_timestamp()) $$;
+COMMENT ON FUNCTION ecstats.pusher_beat(text) IS
+	'Heartbeat of a pusher. Returns when a claim will next find something (past: now), NULL when nothing is known to come.';
+-- sql/49_delivery_settle.sql
+-- From what an answer means to the delivery's next state. The pusher reports facts and decides nothing.
+
+-- Counts a failure against the channel. With a breaker the failures-th one in a row pauses it, and
+-- so does each failed probe after the pause.
+CREATE FUNCTION ecstats.channel_failed(channel text, breaker jsonb, at timestamptz) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.channel_state s SET failures = s.failures + 1,
+		paused_until = CASE WHEN s.failures + 1 >= (breaker ->> 'failures')::numeric
+			THEN at + make_interval(secs => (breaker ->> 'pause_seconds')::float8) ELSE s.paused_until END
+	WHERE s.channel = $1;
+$$;
+COMMENT ON FUNCTION ecstats.channel_failed(text, jsonb, timestamptz) IS 'Counts a failure of a channel and opens its breaker, if it has one.';
+
+-- What follows from a result of the attempt that a delivery is in. Returns the outcome.
+CREATE FUNCTION ecstats.delivery_conclude(delivery bigint, result text, wait interval, error text, at timestamptz, jitter float8) RETURNS text
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	d ecstats.deliveries;
+	settings jsonb;
+	next_at timestamptz;
+	final boolean;
+BEGIN
+	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = delivery FOR UPDATE;
+	settings := ecstats.channel_settings(d.channel);
+	IF result = 'sent' THEN
+		PERFORM ecstats.delivery_move(d.id, '{sending,pending,dead,expired,cancelled}', 'sent', at, error => error);
+		UPDATE ecstats.channel_state s SET failures = 0, paused_until = NULL
+			WHERE s.channel = d.channel AND (s.failures > 0 OR s.paused_until IS NOT NULL);
+		RETURN 'sent';
+	ELSIF result = 'throttled' THEN
+		next_at := at + coalesce(wait, make_interval(secs => (settings ->> 'throttle_seconds')::float8));
+		UPDATE ecstats.channel_state s SET throttled_until = greatest(s.throttled_until, next_at) WHERE s.channel = d.channel;
+		PERFORM ecstats.delivery_move(d.id, '{sending}', 'pending', at, next_attempt_at => next_at, attempts => d.attempts - 1, error => error);
+		RETURN 'throttled';
+	END IF;
+
+	IF result <> 'permanent' THEN
+		PERFORM ecstats.channel_failed(d.channel, settings -> 'breaker', at);
+	END IF;
+	final := result = 'permanent'
+		OR result = 'unconfirmed' AND settings ->> 'on_unconfirmed' = 'hold'
+		OR result = 'once' AND EXISTS (SELECT FROM ecstats.delivery_attempts a WHERE a.delivery_id = d.id AND a.result = 'once'
+			AND a.attempt < d.requests AND a.attempt > d.requests - d.attempts)
+		OR d.attempts > (settings ->> 'max_retries')::numeric;
+	IF final THEN
+		PERFORM ecstats.delivery_move(d.id, '{sending}', 'dead', at, error => error);
+		IF d.source IS NULL THEN
+			PERFORM ecstats.delivery_tell_operators('delivery', format('dead:%s:%s', d.id, d.requests),
+				format('Delivery %s to channel %s is dead', d.id, d.channel),
+				format('%s (attempt %s). After the cause is gone: SELECT ecstats_replay(%s)', error, d.attempts, d.id));
+		END IF;
+		RETURN 'dead';
+	ELSIF d.expires_at <= at THEN
+		PERFORM ecstats.delivery_move(d.id, '{sending}', 'expired', at, error => error);
+		RETURN 'expired';
+	END IF;
+	next_at := at + greatest(ecstats.delivery_backoff(d.attempts, coalesce(jitter, random())), wait);
+	PERFORM ecstats.delivery_move(d.id, '{sending}', 'pending', at, next_attempt_at => next_at, error => error);
+	RETURN 'retry';
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_conclude(bigint, text, interval, text, timestamptz, float8) IS
+	'Moves a delivery by the result of its attempt: sent, throttled, retry, dead or expired. wait is the provider''s; jitter 0..1, NULL random.';
+
+-- Leases that ran out: the answer is unknown. Never waits for a row that somebody settles.
+CREATE FUNCTION ecstats.delivery_lapse(at timestamptz, jitter float8) RETURNS int
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	d ecstats.deliveries;
+	why text;
+	lapsed int := 0;
+BEGIN
+	FOR d IN SELECT * FROM ecstats.deliveries r WHERE r.status = 'sending' AND r.lease_until <= at
+		ORDER BY r.channel, r.id LIMIT 200 FOR UPDATE SKIP LOCKED
+	LOOP
+		why := format('attempt %s: no answer from worker %s before its lease ran out; it may have been delivered', d.requests, d.worker);
+		UPDATE ecstats.delivery_attempts a SET finished_at = at, result = 'unconfirmed', error = why
+			WHERE a.delivery_id = d.id AND a.attempt = d.requests;
+		PERFORM ecstats.delivery_conclude(d.id, 'unconfirmed', NULL, why, at, jitter);
+		lapsed := lapsed + 1;
+	END LOOP;
+	RETURN lapsed;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_lapse(timestamptz, float8) IS 'Puts back (or holds) deliveries whose lease ended by at. Returns how many.';
+
+-- One result: records the answer, then moves the delivery. An answer that comes after its lease moves
+-- it only when it says sent (or, for the channel, to wait).
+CREATE FUNCTION ecstats.delivery_settle_one(fact jsonb, at timestamptz, jitter float8) RETURNS text
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	d ecstats.deliveries;
+	c ecstats.channels;
+	k ecstats.channel_kinds;
+	answer jsonb := ecstats.delivery_answer(fact);
+	code text;
+	result text;
+	said text;
+	error text;
+	wait interval;
+BEGIN
+	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = (fact ->> 'delivery_id')::bigint FOR UPDATE;
+	PERFORM FROM ecstats.delivery_attempts a
+		WHERE a.delivery_id = d.id AND a.attempt = (fact ->> 'attempt')::int AND a.answered_at IS NULL FOR UPDATE;
+	IF NOT FOUND THEN
+		RETURN 'ignored';
+	END IF;
+	SELECT * INTO c FROM ecstats.channels r WHERE r.name = d.channel;
+	SELECT * INTO k FROM ecstats.channel_kinds r WHERE r.kind = c.kind;
+	code := ecstats.delivery_code(k, answer);
+	result := ecstats.delivery_classify(k, answer, (fact ->> 'request_sent')::boolean);
+	wait := ecstats.delivery_wait(k, answer, at);
+	said := coalesce(jsonb_path_query_first(answer, k.message_path, '{}', true) #>> '{}', fact ->> 'error');
+	IF result <> 'sent' OR answer @@ k.warning THEN
+		error := concat_ws(': ', concat_ws(', ', CASE result WHEN 'sent' THEN 'sent with a warning' WHEN 'unconfirmed' THEN 'it may have been delivered' END,
+			'HTTP ' || (answer ->> 'http_status'), answer ->> 'error_kind', 'code ' || code), nullif(said, code));
+		error := left(ecstats.delivery_mask(error, c.url, c.secret), 500);
+	END IF;
+	UPDATE ecstats.delivery_attempts a SET
+			answered_at = at, finished_at = at, result = delivery_settle_one.result,
+			http_status = (answer ->> 'http_status')::int, provider_code = ecstats.delivery_mask(code, c.url, c.secret),
+			error_kind = answer ->> 'error_kind', elapsed_ms = (fact ->> 'elapsed_ms')::numeric::int, error = delivery_settle_one.error,
+			response = ecstats.delivery_cut(ecstats.delivery_mask(fact ->> 'response', c.url, c.secret), 4096)
+		WHERE a.delivery_id = d.id AND a.attempt = (fact ->> 'attempt')::int;
+
+	IF d.status = 'sending' AND d.requests = (fact ->> 'attempt')::int OR result = 'sent' AND d.status <> 'sent' THEN
+		RETURN ecstats.delivery_conclude(d.id, result, wait, error, at, jitter);
+	ELSIF result = 'throttled' THEN
+		UPDATE ecstats.channel_state s SET throttled_until = greatest(s.throttled_until,
+			at + coalesce(wait, make_interval(secs => (ecstats.channel_settings(d.channel) ->> 'throttle_seconds')::float8)))
+			WHERE s.channel = d.channel;
+	END IF;
+	RETURN 'ignored';
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_settle_one(jsonb, timestamptz, float8) IS
+	'Records one result of the pusher and moves its delivery. Returns sent, retry, throttled, dead, expired, or ignored (settled before, unknown, or too late to matter).';
+
+-- Locks the deliveries first, then goes channel by channel: two settles and a claim never wait in a circle.
+CREATE FUNCTION ecstats.delivery_settle_at(worker text, results jsonb, at timestamptz, jitter float8 DEFAULT NULL)
+	RETURNS TABLE (delivery_id bigint, attempt int, outcome text)
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	fact jsonb;
+BEGIN
+	IF jsonb_typeof(results) IS DISTINCT FROM 'array' OR results @? '$[*] ? (!(@.delivery_id.type() == "number" && @.attempt.type() == "number"))' THEN
+		RAISE EXCEPTION 'results must be an array of objects with delivery_id and attempt' USING ERRCODE = '22023',
+			HINT = 'doc/delivery.md has the members of a result.';
+	END IF;
+	PERFORM FROM ecstats.deliveries d WHERE d.id IN (SELECT (r ->> 'delivery_id')::bigint FROM jsonb_array_elements(results) r)
+		ORDER BY d.id FOR UPDATE;
+	FOR fact IN SELECT r FROM jsonb_array_elements(results) WITH ORDINALITY AS t(r, n)
+		LEFT JOIN ecstats.deliveries d ON d.id = (r ->> 'delivery_id')::bigint ORDER BY d.channel, n
+	LOOP
+		delivery_id := (fact ->> 'delivery_id')::bigint;
+		attempt := (fact ->> 'attempt')::int;
+		outcome := ecstats.delivery_settle_one(fact, at, jitter);
+		RETURN NEXT;
+	END LOOP;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_settle_at(text, jsonb, timestamptz, float8) IS
+	'ecstats.delivery_settle at the instant at; jitter 0..1 for the back-off, NULL random. 22023 when results is no array of results.';
+
+CREATE FUNCTION ecstats.delivery_settle(worker text, results jsonb) RETURNS TABLE (delivery_id bigint, attempt int, outcome text)
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT * FROM ecstats.delivery_settle_at(worker, results, clock_timestamp()) $$;
+COMMENT ON FUNCTION ecstats.delivery_settle(text, jsonb) IS
+	'The pusher''s answers: an array of {"delivery_id", "attempt", "http_status", "error_kind", "request_sent", "error", "response", "headers", "elapsed_ms"}. '
+	'Returns an outcome each; settling twice is ignored.';
 -- sql/50_pipeline.sql
 -- The only place where areas meet.
 
@@ -2161,7 +4358,280 @@ $$;
 COMMENT ON FUNCTION @extschema@.ecstats_today() IS
 	'Figures of the running business day so far, as a row of daily_kpi with revision 0; writes nothing.';
 
--- sql/51_maintain.sql
+-- sql/52_pipeline_report.sql
+-- From a message to deliveries: where reports, channels and the queue meet.
+
+-- ecstats.pipeline_enqueue: one report to one of its channels. NULL where it is queued already.
+CREATE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, channel text, message jsonb) RETURNS bigint
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.delivery_enqueue(definition.name, day,
+									coalesce((SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = pipeline_enqueue.day), 0),
+									'', channel, definition.priority, definition.ttl,
+									ecstats.channel_envelope(channel, message), NULL) $$;
+COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, text, jsonb) IS
+	'Queues a report''s message for one channel at the day''s revision; NULL if that is queued already.';
+
+-- ecstats_report: makes a report of a day and queues it.
+-- Arguments: report, a name in ecstats.reports; day, closed (default yesterday). Result: ids of the deliveries
+-- that were queued: none where the condition does not hold, the report is disabled, has no channel, or was
+-- queued for this revision before. Errors: 42704 report, template or channel unknown, P0002 day without
+-- figures, 22001 message too long for a channel, 22023 channel disabled; then nothing is queued.
+-- Touches ecstats.deliveries.
+CREATE FUNCTION @extschema@.ecstats_report(report text, day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS SETOF bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	definition ecstats.reports := ecstats.report_row(report);
+	made record;
+BEGIN
+	SELECT * INTO made FROM ecstats.report_message(report, day) m;
+	IF made.would_send THEN
+		RETURN QUERY
+		SELECT q.id FROM (SELECT ecstats.pipeline_enqueue(definition, day, c, made.message) AS id FROM unnest(definition.channels) c) q
+		 WHERE q.id IS NOT NULL;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_report(text, date) IS
+	'Evaluates a report''s condition for a closed day, renders it and queues a delivery a channel; returns their ids, none if the condition does not hold or it is queued already. 42704, P0002, 22001, 22023.';
+
+-- ecstats_preview: what ecstats_report would do. Arguments and errors: as there.
+-- Result: a row a channel (one row with channel NULL for a report without any): the body as it would be sent,
+-- its bytes, whether it would be sent and why not. Writes nothing.
+CREATE FUNCTION @extschema@.ecstats_preview(report text, day date DEFAULT @extschema@.ecstats_day() - 1)
+	RETURNS TABLE (channel text, kind text, body jsonb, bytes integer, would_send boolean, reason text)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	definition ecstats.reports := ecstats.report_row(report);
+	made record;
+	enabled boolean;
+	queued bigint;
+BEGIN
+	SELECT * INTO made FROM ecstats.report_message(report, day) m;
+	FOREACH channel IN ARRAY CASE definition.channels WHEN '{}' THEN '{NULL}' ELSE definition.channels END LOOP
+		body := made.message;
+		would_send := made.would_send;
+		reason := made.reason;
+		SELECT c.kind, c.enabled INTO kind, enabled FROM ecstats.channels c WHERE c.name = ecstats_preview.channel;
+		IF channel IS NULL OR kind IS NULL THEN
+			would_send := false;
+			reason := coalesce(reason, CASE WHEN channel IS NULL THEN 'the report has no channel' ELSE 'there is no such channel' END);
+		ELSE
+			body := ecstats.channel_envelope(channel, made.message);
+			SELECT d.id INTO queued FROM ecstats.deliveries d JOIN ecstats.daily_kpi k ON k.day = d.day AND k.revision = d.revision
+			 WHERE d.report = definition.name AND d.day = ecstats_preview.day AND d.occasion = '' AND d.channel = ecstats_preview.channel;
+			reason := coalesce(reason, CASE WHEN NOT enabled THEN 'the channel is disabled' END,
+							   ecstats.channel_oversize(channel, body),
+							   format('it is queued already: delivery %s', queued));
+			reason := CASE WHEN made.would_send AND enabled AND queued IS NULL AND ecstats.channel_oversize(channel, body) IS NULL
+						   THEN NULL ELSE reason END;
+			would_send := reason IS NULL;
+		END IF;
+		bytes := octet_length(convert_to(body::text, 'UTF8'));
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_preview(text, date) IS
+	'What ecstats_report(report, day) would queue, a row a channel: body, bytes, would_send and the reason if not. Writes nothing. 42704, P0002.';
+
+-- ecstats.pipeline_report_failed: a failed report is recorded and told.
+CREATE FUNCTION ecstats.pipeline_report_failed(report text, day date, channel text, code text, message text) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	INSERT INTO ecstats.report_failures (report, day, channel, sqlstate, reason) VALUES (report, day, channel, code, message);
+	PERFORM ecstats.delivery_tell_operators('report:' || report, concat_ws('/', day, channel),
+		format('Report %s of %s was not queued', report, day), concat_ws(': ', 'channel ' || channel, message));
+	RAISE WARNING 'report "%" of % was not queued: %', report, day, message;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_report_failed(text, date, text, text, text) IS
+	'Records in report_failures that a report could not be queued, and tells the operators.';
+
+-- ecstats.pipeline_queue_reports: the reports that hang on the first close of a day. One that fails does not
+-- stop the others nor the close; a channel that fails does not stop the report's others.
+CREATE FUNCTION ecstats.pipeline_queue_reports(day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	definition ecstats.reports;
+	made record;
+	channel text;
+BEGIN
+	FOR definition IN SELECT * FROM ecstats.reports r
+					   WHERE r.enabled AND r.dataset = 'daily' AND r.schedule IS NULL AND r.channels <> '{}'
+					   ORDER BY r.priority, r.name LOOP
+		channel := NULL;
+		BEGIN
+			SELECT * INTO made FROM ecstats.report_message(definition.name, day) m;
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM ecstats.pipeline_report_failed(definition.name, day, NULL, SQLSTATE, SQLERRM);
+			CONTINUE;
+		END;
+		CONTINUE WHEN NOT made.would_send;
+		FOREACH channel IN ARRAY definition.channels LOOP
+			BEGIN
+				PERFORM ecstats.pipeline_enqueue(definition, day, channel, made.message);
+			EXCEPTION WHEN OTHERS THEN
+				PERFORM ecstats.pipeline_report_failed(definition.name, day, channel, SQLSTATE, SQLERRM);
+			END;
+		END LOOP;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_queue_reports(date) IS
+	'Queues the enabled daily reports without a schedule of their own for a day; failures are recorded and told, never raised.';
+
+-- sql/53_pipeline_job.sql
+-- The jobs that come with the extension, what a failed one sets off, and what a change of clock means.
+
+-- ecstats.job_failed: called by the schedule when a run has failed for good.
+CREATE FUNCTION ecstats.job_failed(job text, run_id bigint, attempt integer, error text) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.delivery_tell_operators('job:' || job, run_id::text, format('Job %s failed', job),
+										   format('Run %s, attempt %s: %s', run_id, attempt, error)) $$;
+COMMENT ON FUNCTION ecstats.job_failed(text, bigint, integer, text) IS 'Tells the operators once that a run failed for good.';
+
+-- ecstats.pipeline_daily_schedule: two hours after the business day begins, as a cron expression.
+CREATE FUNCTION ecstats.pipeline_daily_schedule(day_starts_at time) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN extract(second FROM t) = 0 THEN to_char(t, 'FMMI FMHH24') || ' * * *'
+				ELSE to_char(t, 'FMSS FMMI FMHH24') || ' * * ?' END
+	  FROM (SELECT ('2000-01-01'::date + day_starts_at + interval '2 hours') AS t) x $$;
+COMMENT ON FUNCTION ecstats.pipeline_daily_schedule(time) IS 'Cron expression of the daily job: two hours after day_starts_at.';
+
+SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_schedule(c.day_starts_at),
+	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
+  FROM ecstats.config c;
+SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
+
+-- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused while
+-- stored days or day partitions with rows depend on it; empty partitions are dropped and made anew.
+CREATE FUNCTION ecstats.pipeline_clock_guard() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part regclass;
+	filled boolean;
+BEGIN
+	IF (NEW.timezone, NEW.day_starts_at) = (OLD.timezone, OLD.day_starts_at) THEN
+		RETURN NEW;
+	END IF;
+	IF EXISTS (SELECT FROM ecstats.daily_kpi) THEN
+		RAISE EXCEPTION 'the shop''s clock cannot change: days are closed by the old one'
+			USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
+				  DETAIL = format('%s days are stored.', (SELECT count(*) FROM ecstats.daily_kpi)),
+				  HINT = 'Set timezone and day_starts_at before the first close, or load the raw rows into a new database.';
+	END IF;
+	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
+				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass LOOP
+		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', part);
+		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO filled;
+		IF filled THEN
+			RAISE EXCEPTION 'the shop''s clock cannot change: partition % has rows of the old one', part
+				USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
+					  HINT = 'Set timezone and day_starts_at before the first event, or load the raw rows into a new database.';
+		END IF;
+		EXECUTE format('DROP TABLE %s', part);
+	END LOOP;
+	-- Marks of open days mean nothing yet; they were dated by the old clock.
+	DELETE FROM ecstats.day_marks;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_clock_guard() IS
+	'Trigger on ecstats.config: 55000 where stored days depend on timezone or day_starts_at.';
+CREATE TRIGGER clock_guard BEFORE UPDATE OF timezone, day_starts_at ON ecstats.config
+	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_guard();
+
+CREATE FUNCTION ecstats.pipeline_clock_changed() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF (NEW.timezone, NEW.day_starts_at) <> (OLD.timezone, OLD.day_starts_at) THEN
+		PERFORM ecstats.job_reschedule('daily', ecstats.pipeline_daily_schedule(NEW.day_starts_at))
+		  FROM ecstats.jobs j
+		 WHERE j.name = 'daily' AND j.schedule = ecstats.pipeline_daily_schedule(OLD.day_starts_at);
+		PERFORM ecstats.job_timezone_changed();
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_clock_changed() IS
+	'Trigger on ecstats.config: the daily job follows day_starts_at unless somebody gave it another time, and jobs without a zone follow timezone.';
+CREATE TRIGGER clock_changed AFTER UPDATE OF timezone, day_starts_at ON ecstats.config
+	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_changed();
+
+-- sql/54_maintain.sql
+-- House-keeping, hourly: partitions ahead, strays to their days, old logs.
+
+-- ecstats.maintain_partition: one day's partition, without waiting long. False where a lock was busy.
+CREATE FUNCTION ecstats.maintain_partition(day date) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+BEGIN
+	RETURN ecstats.event_partition_make(day);
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION ecstats.maintain_partition(date) IS
+	'Makes a day''s partition and moves its waiting rows, giving up after half a second of waiting for a lock.';
+
+-- ecstats.maintain_days: days that want a partition: 7 back to 7 ahead, and those with strays.
+CREATE FUNCTION ecstats.maintain_days(at timestamptz) RETURNS SETOF date
+	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT d FROM (SELECT ecstats.day_of(at) + i FROM generate_series(-7, 7) AS i
+				   UNION SELECT ecstats.event_stray_days()) w(d)
+	 WHERE NOT ecstats.event_partition_exists(d) ORDER BY d $$;
+COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and have none.';
+
+-- ecstats.maintain_prune: one bounded batch of what is older than config.log_retention. True while there is more.
+CREATE FUNCTION ecstats.maintain_prune(at timestamptz, max_rows integer) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	before timestamptz := at - (SELECT c.log_retention FROM ecstats.config c);
+	n bigint;
+	most bigint;
+BEGIN
+	IF before IS NULL THEN
+		RETURN false;
+	END IF;
+	DELETE FROM ecstats.rejects r WHERE r.id IN (SELECT o.id FROM ecstats.rejects o WHERE o.received_at < before ORDER BY o.received_at LIMIT max_rows);
+	GET DIAGNOSTICS most = ROW_COUNT;
+	DELETE FROM ecstats.report_failures r WHERE r.id IN (SELECT o.id FROM ecstats.report_failures o WHERE o.at < before ORDER BY o.at LIMIT max_rows);
+	most := greatest(most, ecstats.job_prune(before, max_rows));
+	n := ecstats.delivery_prune(before, max_rows);
+	RETURN greatest(most, n) >= max_rows;
+END
+$$;
+COMMENT ON FUNCTION ecstats.maintain_prune(timestamptz, integer) IS
+	'Drops at most max_rows each of rejects, failures of reports, job runs and settled deliveries older than config.log_retention; true while there may be more.';
+
+-- ecstats_maintain: makes partitions ahead, moves rows out of the default partition into their days', drops
+-- logs past config.log_retention. Commits on the way, so that writers never wait long.
+-- Called with CALL, outside a transaction block. Touches the partitions of ecstats.events and the logs.
+CREATE PROCEDURE @extschema@.ecstats_maintain()
+	LANGUAGE plpgsql AS $$
+DECLARE
+	days pg_catalog.date[] := array(SELECT ecstats.maintain_days(pg_catalog.clock_timestamp()));
+	d pg_catalog.date;
+	more boolean := true;
+	busy pg_catalog.int4 := 0;
+BEGIN
+	COMMIT;
+	FOREACH d IN ARRAY days LOOP
+		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.event_partition_exists(d) THEN
+			busy := busy + 1;
+		END IF;
+		COMMIT;
+	END LOOP;
+	WHILE more LOOP
+		more := ecstats.maintain_prune(pg_catalog.clock_timestamp(), 10000);
+		COMMIT;
+	END LOOP;
+	IF busy > 0 THEN
+		RAISE NOTICE '% partitions could not be made now because a lock was busy; the next run tries again', busy;
+	END IF;
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.ecstats_maintain() IS
+	'Makes event partitions from 7 days back to 7 ahead, empties the default partition, drops logs past config.log_retention; commits on the way.';
 
 -- sql/60_status.sql
 
