@@ -693,7 +693,7 @@ COMMENT ON TABLE ecstats.restatements IS 'What changed in a closed day, by revis
 -- not visible to the close left no mark: its number is kept, and the day is computed again when it is over.
 CREATE TABLE ecstats.day_state (
 	day			date PRIMARY KEY,
-	unseen		xid8[] NOT NULL DEFAULT '{}',
+	unseen		xid[] NOT NULL DEFAULT '{}',
 	cluster		bigint NOT NULL,
 	frozen		boolean NOT NULL DEFAULT false
 );
@@ -1409,20 +1409,24 @@ INSERT INTO ecstats.reports (name, template) VALUES ('daily', 'daily_cn'), ('dai
 -- Intake of events as JSON.
 
 -- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
--- tomorrow) and have none. Cheap when all are there, which is nearly always.
+-- tomorrow) and have none. Cheap when all are there, which is nearly always. Where a lock was busy, this
+-- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms.
 CREATE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	today date := ecstats.day_of(at);
 	d date;
 BEGIN
-	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.event_partition_exists(today + i)) THEN
+	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.event_partition_exists(today + i))
+		OR at < nullif(current_setting('ecstats.next_partition_try', true), '')::timestamptz THEN
 		RETURN;
 	END IF;
 	FOR d IN SELECT DISTINCT ecstats.day_of(p.event_time) AS day FROM ecstats.event_parse(payload, false) p
 			  WHERE p.sqlstate IS NULL ORDER BY day LOOP
-		IF d BETWEEN today - 7 AND today + 1 THEN
-			PERFORM ecstats.event_partition_try(d);
+		IF d BETWEEN today - 7 AND today + 1 AND NOT ecstats.event_partition_exists(d)
+			AND NOT ecstats.event_partition_try(d) THEN
+			PERFORM set_config('ecstats.next_partition_try', (at + interval '1 minute')::text, false);
+			RETURN;
 		END IF;
 	END LOOP;
 END
@@ -1546,7 +1550,8 @@ $$;
 COMMENT ON FUNCTION ecstats.event_partition_attach(date) IS 'Makes the table of a business day a partition of ecstats.events.';
 
 -- ecstats.event_partition_try: for the middle of somebody's intake. Never waits long, never fails: where
--- a lock is busy or rows of the day are waiting already, the default partition takes the rows.
+-- a lock is busy or rows of the day are waiting already, the default partition takes the rows. Writers are
+-- held off the parent: one that had chosen the default partition already would fail on its new constraint.
 CREATE FUNCTION ecstats.event_partition_try(day date) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
@@ -1555,6 +1560,8 @@ BEGIN
 		RETURN false;
 	END IF;
 	BEGIN
+		LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
+		LOCK TABLE ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
 		IF EXISTS (SELECT FROM ecstats.events_default d
 					WHERE d.event_time >= ecstats.day_start(day) AND d.event_time < ecstats.day_start(day + 1)) THEN
 			RETURN false;
@@ -1785,8 +1792,8 @@ COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
 	'Figures of the instants from_time to before to_time as a row of daily_kpi (new_user_count 0), computed from raw rows; writes nothing.';
 
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
--- touching only those that differ. One statement: every figure sees the same snapshot, which is returned.
-CREATE FUNCTION ecstats.rollup_write(the_day date, OUT kpi ecstats.daily_kpi, OUT seen pg_snapshot)
+-- touching only those that differ. One statement: every figure sees the same snapshot.
+CREATE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	event_totals jsonb;
@@ -1849,15 +1856,13 @@ BEGIN
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p')),
-		   pg_current_snapshot()
-	  INTO event_totals, order_totals, seen;
-
-	kpi := ecstats.rollup_kpi(the_day, event_totals, order_totals);
+		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
+	  INTO event_totals, order_totals;
+	RETURN ecstats.rollup_kpi(the_day, event_totals, order_totals);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures and the snapshot they were seen with.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures.';
 
 -- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
 -- users changed because of it.
@@ -1948,6 +1953,19 @@ CREATE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF date
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
 
+-- ecstats.rollup_under_way: transactions of this database, prepared ones included, that are not over. A
+-- transaction keeps its lock until after everybody can see it: one that is not listed is seen by every later
+-- snapshot. (A snapshot's own list would not do: it ends at the latest finished number, not at the latest
+-- given.)
+CREATE FUNCTION ecstats.rollup_under_way() RETURNS xid[]
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(l.transactionid), '{}')
+	  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+	 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+	   AND l.pid IS DISTINCT FROM pg_backend_pid()
+	   AND coalesce(a.datname, current_database()) = current_database() $$;
+COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that are under way or prepared, but for this one.';
+
 -- ecstats.rollup_stale_days: closed days whose raw rows changed since they were computed.
 CREATE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1957,7 +1975,7 @@ CREATE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 			OR s.unseen <> '{}' AND
 			(s.cluster <> (SELECT system_identifier FROM pg_control_system())
 			 OR EXISTS (SELECT FROM unnest(s.unseen) x
-						 WHERE NOT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) r WHERE r = x))))
+						 WHERE x <> ALL (ecstats.rollup_under_way()))))
 	 ORDER BY s.day $$;
 COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
 	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
@@ -2018,16 +2036,17 @@ COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz) IS
 CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	computed record;
 	kpi ecstats.daily_kpi;
 	other date;
 	others date[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
+	under_way xid[];
 BEGIN
+	-- In this order: what is under way, the marks, then the scan with a snapshot of its own.
+	under_way := ecstats.rollup_under_way();
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	SELECT * INTO computed FROM ecstats.rollup_write(the_day) w;
-	kpi := computed.kpi;
+	kpi := ecstats.rollup_write(the_day);
 
 	others := array(SELECT ecstats.rollup_first_seen(the_day));
 	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
@@ -2041,11 +2060,11 @@ BEGIN
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
 	INSERT INTO ecstats.day_state AS s (day, unseen, cluster)
-	VALUES (the_day, array(SELECT pg_snapshot_xip(computed.seen)), this_cluster)
+	VALUES (the_day, under_way, this_cluster)
 	ON CONFLICT (day) DO UPDATE
 	   SET cluster = this_cluster,
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
-						 ELSE array(SELECT unnest(s.unseen) INTERSECT SELECT unnest(excluded.unseen)) END
+						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster;
 	RETURN first;
 END
@@ -4767,7 +4786,7 @@ BEGIN
 	RETURN NEXT;
 
 	component := 'pusher';
-	detail := coalesce(format('last heard %s ago', date_trunc('second', at - beat)), 'never heard');
+	detail := CASE WHEN beat IS NULL THEN 'never heard' ELSE format('last heard %s ago', date_trunc('second', at - beat)) END;
 	status := CASE WHEN beat > at - interval '1 minute' THEN 'ok' WHEN pending > 0 THEN 'error' ELSE 'warn' END;
 	hint := CASE WHEN status <> 'ok' THEN 'start ecstats-pusher -d DSN (or systemctl start ecstats-pusher) as a role with ecstats_grant(role, ''pusher'')' END;
 	RETURN NEXT;

@@ -127,7 +127,7 @@ COMMENT ON TABLE ecstats.restatements IS 'What changed in a closed day, by revis
 -- not visible to the close left no mark: its number is kept, and the day is computed again when it is over.
 CREATE TABLE ecstats.day_state (
 	day			date PRIMARY KEY,
-	unseen		xid8[] NOT NULL DEFAULT '{}',
+	unseen		xid[] NOT NULL DEFAULT '{}',
 	cluster		bigint NOT NULL,
 	frozen		boolean NOT NULL DEFAULT false
 );

@@ -44,7 +44,8 @@ $$;
 COMMENT ON FUNCTION ecstats.event_partition_attach(date) IS 'Makes the table of a business day a partition of ecstats.events.';
 
 -- ecstats.event_partition_try: for the middle of somebody's intake. Never waits long, never fails: where
--- a lock is busy or rows of the day are waiting already, the default partition takes the rows.
+-- a lock is busy or rows of the day are waiting already, the default partition takes the rows. Writers are
+-- held off the parent: one that had chosen the default partition already would fail on its new constraint.
 CREATE OR REPLACE FUNCTION ecstats.event_partition_try(day date) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
@@ -53,6 +54,8 @@ BEGIN
 		RETURN false;
 	END IF;
 	BEGIN
+		LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
+		LOCK TABLE ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
 		IF EXISTS (SELECT FROM ecstats.events_default d
 					WHERE d.event_time >= ecstats.day_start(day) AND d.event_time < ecstats.day_start(day + 1)) THEN
 			RETURN false;

@@ -64,8 +64,8 @@ COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
 	'Figures of the instants from_time to before to_time as a row of daily_kpi (new_user_count 0), computed from raw rows; writes nothing.';
 
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
--- touching only those that differ. One statement: every figure sees the same snapshot, which is returned.
-CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date, OUT kpi ecstats.daily_kpi, OUT seen pg_snapshot)
+-- touching only those that differ. One statement: every figure sees the same snapshot.
+CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	event_totals jsonb;
@@ -128,15 +128,13 @@ BEGIN
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p')),
-		   pg_current_snapshot()
-	  INTO event_totals, order_totals, seen;
-
-	kpi := ecstats.rollup_kpi(the_day, event_totals, order_totals);
+		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
+	  INTO event_totals, order_totals;
+	RETURN ecstats.rollup_kpi(the_day, event_totals, order_totals);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures and the snapshot they were seen with.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures.';
 
 -- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
 -- users changed because of it.

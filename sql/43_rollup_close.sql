@@ -57,6 +57,19 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF d
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
 
+-- ecstats.rollup_under_way: transactions of this database, prepared ones included, that are not over. A
+-- transaction keeps its lock until after everybody can see it: one that is not listed is seen by every later
+-- snapshot. (A snapshot's own list would not do: it ends at the latest finished number, not at the latest
+-- given.)
+CREATE OR REPLACE FUNCTION ecstats.rollup_under_way() RETURNS xid[]
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(l.transactionid), '{}')
+	  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+	 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
+	   AND l.pid IS DISTINCT FROM pg_backend_pid()
+	   AND coalesce(a.datname, current_database()) = current_database() $$;
+COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that are under way or prepared, but for this one.';
+
 -- ecstats.rollup_stale_days: closed days whose raw rows changed since they were computed.
 CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -66,7 +79,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 			OR s.unseen <> '{}' AND
 			(s.cluster <> (SELECT system_identifier FROM pg_control_system())
 			 OR EXISTS (SELECT FROM unnest(s.unseen) x
-						 WHERE NOT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()) r WHERE r = x))))
+						 WHERE x <> ALL (ecstats.rollup_under_way()))))
 	 ORDER BY s.day $$;
 COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
 	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
@@ -127,16 +140,17 @@ COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz) IS
 CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	computed record;
 	kpi ecstats.daily_kpi;
 	other date;
 	others date[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
+	under_way xid[];
 BEGIN
+	-- In this order: what is under way, the marks, then the scan with a snapshot of its own.
+	under_way := ecstats.rollup_under_way();
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	SELECT * INTO computed FROM ecstats.rollup_write(the_day) w;
-	kpi := computed.kpi;
+	kpi := ecstats.rollup_write(the_day);
 
 	others := array(SELECT ecstats.rollup_first_seen(the_day));
 	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
@@ -150,11 +164,11 @@ BEGIN
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
 	INSERT INTO ecstats.day_state AS s (day, unseen, cluster)
-	VALUES (the_day, array(SELECT pg_snapshot_xip(computed.seen)), this_cluster)
+	VALUES (the_day, under_way, this_cluster)
 	ON CONFLICT (day) DO UPDATE
 	   SET cluster = this_cluster,
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
-						 ELSE array(SELECT unnest(s.unseen) INTERSECT SELECT unnest(excluded.unseen)) END
+						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster;
 	RETURN first;
 END

@@ -140,7 +140,7 @@ ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int l
 
 	if (len < min)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Send a value, or leave the row out.",
-							 NULL, "%s is empty", column);
+							 ecstats_shown(s, len), "%s is empty", column);
 	if (len > max)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Shorten it at the source.",
 							 ecstats_shown(s, len), "%s has %d bytes, the most is %d", column, len, max);

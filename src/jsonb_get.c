@@ -17,6 +17,8 @@
 
 #define MILLISECONDS_FROM 100000000000.0	/* 1e11: numbers from here on are milliseconds */
 
+static const char uuid_hint[] =
+	"Send 32 hexadecimal digits, or leave it out: one is derived from the content.";
 static const char instant_hint[] =
 	"Send a Unix number (seconds, or milliseconds from 1e11 on) or an ISO 8601 text with its offset, such as 2026-11-24T09:30:00+08:00.";
 
@@ -71,9 +73,10 @@ ecstats_json_missing(const char *member, EcstatsFault *fault)
  * wrong_type fills the fault of a member of the wrong JSON type.
  */
 static bool
-wrong_type(const JsonbValue *v, const char *member, const char *wanted, EcstatsFault *fault)
+wrong_type(const JsonbValue *v, const char *member, const char *wanted, const char *hint,
+		   EcstatsFault *fault)
 {
-	return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, member, NULL, ecstats_json_shown(v),
+	return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, member, hint, ecstats_json_shown(v),
 						 "member \"%s\" is not %s", member, wanted);
 }
 
@@ -110,7 +113,8 @@ ecstats_json_string(const JsonbValue *v, const char *member, bool numbers, text 
 																	  NumericGetDatum(v->val.numeric))));
 		return true;
 	}
-	return wrong_type(v, member, numbers ? "a text or a whole number" : "a text", fault);
+	return wrong_type(v, member, numbers ? "a text or a whole number" : "a text",
+					  "Send it in double quotes.", fault);
 }
 
 /*
@@ -123,14 +127,14 @@ ecstats_json_int(const JsonbValue *v, const char *member, int32 *result, Ecstats
 	int64		i;
 
 	if (v->type != jbvNumeric || !whole_number(v->val.numeric))
-		return wrong_type(v, member, range, fault);
+		return wrong_type(v, member, range, "Send it as a bare JSON number.", fault);
 
 	/* numeric_int8 raises when out of range: compare before */
 	if (DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(v->val.numeric),
 										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MAX)))) ||
 		DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(v->val.numeric),
 										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MIN)))))
-		return wrong_type(v, member, range, fault);
+		return wrong_type(v, member, range, "Send it as a bare JSON number.", fault);
 	i = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v->val.numeric)));
 	*result = (int32) i;
 	return true;
@@ -181,7 +185,8 @@ ecstats_json_numeric(const JsonbValue *v, const char *member, Datum *result, Ecs
 									  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 		return true;
 	}
-	return wrong_type(v, member, "a number", fault);
+	return wrong_type(v, member, "a number",
+					  "Send a JSON number, or a decimal such as \"12.50\" in double quotes.", fault);
 }
 
 /*
@@ -195,7 +200,7 @@ ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, Ec
 	int			i;
 
 	if (v->type != jbvString)
-		return wrong_type(v, member, "a UUID", fault);
+		return wrong_type(v, member, "a UUID", uuid_hint, fault);
 	memset(result, 0, sizeof(*result));
 	for (i = 0; i < v->val.string.len; i++)
 	{
@@ -205,13 +210,13 @@ ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, Ec
 		if (c == '-' && v->val.string.len == 36 && (i == 8 || i == 13 || i == 18 || i == 23))
 			continue;
 		if (!isxdigit(c) || nibbles == 32)
-			return wrong_type(v, member, "a UUID", fault);
+			return wrong_type(v, member, "a UUID", uuid_hint, fault);
 		digit = isdigit(c) ? c - '0' : (c | 0x20) - 'a' + 10;
 		result->data[nibbles / 2] |= nibbles % 2 ? digit : digit << 4;
 		nibbles++;
 	}
 	if (nibbles != 32)
-		return wrong_type(v, member, "a UUID", fault);
+		return wrong_type(v, member, "a UUID", uuid_hint, fault);
 	return true;
 }
 
