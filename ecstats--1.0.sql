@@ -4826,6 +4826,111 @@ COMMENT ON FUNCTION @extschema@.ecstats_status() IS
 	'How every part is: component, status (ok, warn, error), detail, and in hint the cure. Writes nothing.';
 
 -- sql/90_grants.sql
+-- Who may do what. Nothing to PUBLIC; four profiles, as data; two functions that grant and revoke them.
+
+-- ecstats.profile_privileges: what a profile is allowed, a row a relation (columns NULL: all of them) or
+-- function name (every overload). A profile's rows are all it gets: profiles add up, none contains another.
+CREATE FUNCTION ecstats.profile_privileges()
+	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH reads(object) AS (VALUES
+		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'),
+		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
+		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
+	read_functions(object) AS (VALUES
+		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
+		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
+		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
+		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('report_item'), ('report_products'),
+		('report_split'), ('report_funnel'), ('report_targets'), ('report_restated'), ('report_condition'), ('report_message'), ('report_status'))
+	-- writer: puts raw rows in; the CHECKs' functions are called in its name
+	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
+	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_version,ecstats_day,day_of,event_check,order_check,ecstats_track,ecstats_order,ecstats_prepare}'::text[]) v
+	-- reader: figures and how things stand; no raw rows, no credentials
+	UNION ALL SELECT p, 'relation', r.object, 'SELECT', NULL FROM reads r, unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'relation', 'channels', 'SELECT', 'name, kind, options, enabled, created_at' FROM unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'function', f.object, 'EXECUTE', NULL FROM read_functions f, unnest('{reader,operator}'::text[]) p
+	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
+	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
+		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
+		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'INSERT, UPDATE, DELETE', NULL)) v
+	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,job_run_begin,job_run_finish,
+		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,event_partition_exists,event_partition_name}'::text[]) v
+	-- pusher: the functions of its contract; its tick runs jobs as their owners
+	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,
+		ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v
+	$$;
+COMMENT ON FUNCTION ecstats.profile_privileges() IS 'What the profiles writer, reader, operator and pusher are allowed.';
+
+-- ecstats.profile_apply: grants or revokes every privilege of a profile.
+CREATE FUNCTION ecstats.profile_apply(role name, the_profile text, revoke boolean) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	owner oid := (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'ecstats');
+	verb text := CASE WHEN revoke THEN 'REVOKE %s ON %s %s FROM %I' ELSE 'GRANT %s ON %s %s TO %I' END;
+	p record;
+	f regprocedure;
+BEGIN
+	IF NOT pg_has_role(current_user, owner, 'MEMBER') THEN
+		RAISE EXCEPTION 'only the owner of extension ecstats grants its profiles'
+			USING ERRCODE = 'insufficient_privilege', HINT = format('Ask %s, or a superuser.', owner::regrole);
+	END IF;
+	IF the_profile IS NULL OR the_profile NOT IN ('writer', 'reader', 'operator', 'pusher') THEN
+		RAISE EXCEPTION 'there is no such profile'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(the_profile, 60)),
+				  HINT = 'Profiles are writer, reader, operator and pusher.';
+	END IF;
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
+		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN first.';
+	END IF;
+	IF NOT revoke THEN
+		EXECUTE format('GRANT USAGE ON SCHEMA ecstats, @extschema@ TO %I', role);
+	END IF;
+	FOR p IN SELECT * FROM ecstats.profile_privileges() g WHERE g.profile = the_profile LOOP
+		IF p.kind = 'relation' THEN
+			EXECUTE format(verb, p.privileges || coalesce('(' || p.columns || ')', ''), 'TABLE', format('ecstats.%I', p.object), role);
+		ELSE
+			FOR f IN SELECT d.objid::regprocedure FROM pg_depend d JOIN pg_proc c ON c.oid = d.objid
+					  WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+						AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'ecstats') AND c.proname = p.object LOOP
+				EXECUTE format(verb, p.privileges, 'ROUTINE', f, role);
+			END LOOP;
+		END IF;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.profile_apply(name, text, boolean) IS 'Grants (or revokes) every privilege of a profile; 42501, 22023, 42704.';
+
+-- ecstats_grant: gives a role the privileges of a profile. Profiles add up.
+-- Arguments: role; profile writer | reader | operator | pusher. Errors: 42501 for anybody but the extension's
+-- owner, 22023 unknown profile, 42704 unknown role.
+CREATE FUNCTION @extschema@.ecstats_grant(role name, profile text) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$ SELECT ecstats.profile_apply(role, profile, false) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_grant(name, text) IS
+	'Gives a role the privileges of profile writer, reader, operator or pusher. Only for the extension''s owner (42501); 22023, 42704.';
+
+-- ecstats_revoke: takes the privileges of a profile away; what another profile of the role gives too goes with
+-- them: grant that again. Arguments and errors: as ecstats_grant.
+CREATE FUNCTION @extschema@.ecstats_revoke(role name, profile text) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$ SELECT ecstats.profile_apply(role, profile, true) $$;
+COMMENT ON FUNCTION @extschema@.ecstats_revoke(name, text) IS
+	'Takes the privileges of a profile from a role (also those that another profile of it gives: grant that one again). Only for the extension''s owner.';
+
+DO $$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT d.objid::regprocedure FROM pg_depend d
+			  WHERE d.classid = 'pg_proc'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
+				AND d.refobjid = (SELECT e.oid FROM pg_extension e WHERE e.extname = 'ecstats') LOOP
+		EXECUTE format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
+	END LOOP;
+END
+$$;
 
 -- sql/91_dump.sql
 -- What pg_dump takes along. A table of an extension is dumped only if it is registered, and so is a
