@@ -155,6 +155,7 @@ BEGIN
 END $$;
 CALL ecstats_tick('2024-03-02 12:00+00', wait => false);
 CALL regress_job.until('SELECT count(*) = 14 FROM ecstats.job_runs WHERE status = ''succeeded''');
+CALL regress_job.until('SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = ''ecstats job''');
 -- Queued runs of one job, one after another.
 DELETE FROM ecstats.jobs;
 TRUNCATE ecstats.job_runs;
