@@ -83,7 +83,7 @@ DECLARE
 	run bigint;
 	mine bigint[] := '{}';
 	going int := 0;
-	outcome text;
+	outcome pg_catalog.text;
 BEGIN
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;

@@ -4,6 +4,7 @@ DROP EXTENSION IF EXISTS ecstats CASCADE;
 CREATE EXTENSION ecstats;
 DROP SCHEMA IF EXISTS regress_job CASCADE;
 DROP ROLE IF EXISTS regress_job_ann;
+DROP ROLE IF EXISTS regress_job_ticker;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
 SET timezone = 'UTC';
@@ -170,8 +171,29 @@ SELECT ecstats_run_job('each') IS NOT NULL AS asked;
 CALL ecstats_tick('2024-03-01 12:00+00');
 SELECT replay, status, due_at >= '2024-03-01 12:30+00' AS now FROM ecstats.job_runs WHERE due_at = '2024-03-01 09:00+00' OR due_at > '2024-03-01 12:30+00' ORDER BY run_id;
 SELECT component, status FROM ecstats.job_status();
+-- A ticker is no superuser, and what it launches is not the ticker's.
+DELETE FROM ecstats.jobs;
+CREATE ROLE regress_job_ticker;
+GRANT USAGE ON SCHEMA ecstats TO regress_job_ticker;
+GRANT EXECUTE ON PROCEDURE ecstats_tick(timestamptz, boolean) TO regress_job_ticker;
+GRANT EXECUTE ON FUNCTION ecstats.job_beat(timestamptz), ecstats.job_reap(timestamptz, bigint[]), ecstats.job_claim(timestamptz, int),
+	ecstats.job_take(timestamptz), ecstats.job_launch(bigint, boolean, boolean), ecstats.job_wait(int) TO regress_job_ticker;
+TRUNCATE ecstats.job_runs;
+SET ROLE regress_job_ann;
+SELECT ecstats_schedule('of ann', '0 13 * * *', 'INSERT INTO regress_job.log (what) VALUES (''ticked by another'')') IS NOT NULL AS made;
+RESET ROLE;
+UPDATE ecstats.jobs SET next_run_at = '2024-03-01 13:00+00' WHERE name = 'of ann';
+SET default_transaction_isolation = 'serializable';
+SET ROLE regress_job_ticker;
+CALL ecstats_tick('2024-03-01 13:00+00');
+SELECT ecstats.job_start_worker(1, now(), 10, 'x', true, true);
+RESET ROLE;
+RESET default_transaction_isolation;
+SELECT job_name, owner, status, error FROM ecstats.job_runs ORDER BY job_name;
+SELECT what, by_session FROM regress_job.log ORDER BY id DESC LIMIT 1;
 
 SET client_min_messages = warning;
 DROP SCHEMA regress_job CASCADE;
 DROP EXTENSION ecstats CASCADE;
 DROP ROLE regress_job_ann;
+DROP ROLE regress_job_ticker;
