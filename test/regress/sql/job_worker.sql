@@ -23,7 +23,7 @@ GRANT EXECUTE ON FUNCTION ecstats_schedule(text, text, text, text, int, text, te
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ecstats FROM PUBLIC;
 CREATE TABLE regress_job.told (name text, attempt int, error text);
 -- The pipeline's function writes to the operators' channel; here it leaves a note.
-CREATE OR REPLACE FUNCTION ecstats.job_failed(name text, run_id bigint, attempt int, error text) RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.job_failed(job text, run_id bigint, attempt int, error text) RETURNS void
 	LANGUAGE sql AS $$ INSERT INTO regress_job.told VALUES ($1, $3, $4) $$;
 SET ROLE regress_job_ann;
 CREATE TABLE regress_job.log (id int GENERATED ALWAYS AS IDENTITY, what text, by_session text DEFAULT session_user, by_user text DEFAULT current_user,
