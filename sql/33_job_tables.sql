@@ -74,7 +74,8 @@ COMMENT ON COLUMN ecstats.job_runs.rows IS 'Rows processed by the command''s sta
 CREATE TABLE ecstats.job_ticker (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
 	last_tick_at timestamptz,
+	ticked_for timestamptz,
 	no_worker_at timestamptz
 );
 INSERT INTO ecstats.job_ticker DEFAULT VALUES;
-COMMENT ON TABLE ecstats.job_ticker IS 'When ecstats_tick last ran, by the clock, and when it last found no free background worker.';
+COMMENT ON TABLE ecstats.job_ticker IS 'When ecstats_tick last ran, by the clock, which time it went by, and when it last found no free background worker.';

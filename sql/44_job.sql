@@ -84,8 +84,11 @@ CREATE OR REPLACE FUNCTION ecstats.job_settle() RETURNS trigger
 DECLARE
 	moved boolean := true;
 BEGIN
-	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off' THEN
-		RETURN NEW;				-- a restore: config may not be there yet
+	-- A restore: what was accepted once is not asked about again, and keeps its due time.
+	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off'
+		AND (NEW.next_run_at IS NOT NULL OR NOT NEW.enabled)
+	THEN
+		RETURN NEW;
 	END IF;
 	PERFORM ecstats.job_check(NEW);
 	IF TG_OP = 'UPDATE' THEN

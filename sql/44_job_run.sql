@@ -109,13 +109,13 @@ COMMENT ON FUNCTION ecstats.job_run_end(bigint, timestamptz, bigint, text, text,
 -- Called by the worker's C code as the extension's owner; session_user is whom it logged in as.
 CREATE OR REPLACE FUNCTION ecstats.job_run_begin(run_id bigint, claimed_at timestamptz,
 	worker_started timestamptz)
-	RETURNS TABLE (name text, command text, due_at text, timeout_ms int, tick_at timestamptz)
+	RETURNS TABLE (name text, command text, due_at text, timeout_ms int)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	SELECT j.name, j.command, r.tick_at,
+	SELECT j.name, j.command,
 			to_char(r.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
 			greatest(extract(epoch FROM j.timeout) * 1000, 1)::int
-		INTO name, command, tick_at, due_at, timeout_ms
+		INTO name, command, due_at, timeout_ms
 		FROM ecstats.job_runs r JOIN ecstats.jobs j USING (job_id)
 		WHERE r.run_id = $1 AND r.status = 'claimed' AND r.claimed_at = $2 AND j.owner = session_user
 		FOR UPDATE OF r;

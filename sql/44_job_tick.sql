@@ -65,11 +65,11 @@ END $$;
 COMMENT ON FUNCTION ecstats.job_launch(bigint, boolean, boolean) IS
 	'Launches the worker of a claimed run whose claim is committed: launched, refused (the owner cannot log in; the attempt has failed), no worker (no slot is free; the run waits on), gone.';
 
-CREATE OR REPLACE FUNCTION ecstats.job_beat() RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.job_beat(now timestamptz) RETURNS void
 	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-	UPDATE ecstats.job_ticker SET last_tick_at = clock_timestamp()
+	UPDATE ecstats.job_ticker SET last_tick_at = clock_timestamp(), ticked_for = $1
 $$;
-COMMENT ON FUNCTION ecstats.job_beat() IS 'Notes that a tick goes on.';
+COMMENT ON FUNCTION ecstats.job_beat(timestamptz) IS 'Notes that a tick goes on, and the time it goes by.';
 
 -- ecstats_tick: claims what is due and launches it; what a minute's ticker calls.
 -- Arguments: now, the time to go by; wait: return when the runs have ended, launching those that wait
@@ -83,11 +83,11 @@ DECLARE
 	run bigint;
 	mine bigint[] := '{}';
 	going int := 0;
-	outcome text;
+	outcome pg_catalog.text;
 BEGIN
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	PERFORM ecstats.job_beat();
+	PERFORM ecstats.job_beat(now);
 	PERFORM ecstats.job_reap(now);
 	LOOP
 		COMMIT;

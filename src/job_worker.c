@@ -21,7 +21,6 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/analyze.h"
-#include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
@@ -30,6 +29,7 @@
 #include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "tcop/utility.h"
+#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -57,7 +57,6 @@ typedef struct JobRun
 	char *command;
 	char *due_at; /* ISO 8601, UTC */
 	int timeout_ms;
-	TimestampTz tick_at; /* the ticker's time, which a chained launch goes by */
 } JobRun;
 
 /* How it ended; error NULL says well. */
@@ -85,7 +84,7 @@ static volatile sig_atomic_t timed_out = false;
 static JobRun *ledger_begin(const JobWorkerArg *arg);
 static void run_command(const JobRun *run, JobOutcome *outcome);
 static void ledger_finish(const JobWorkerArg *arg, const JobOutcome *outcome);
-static void ledger_chain(const JobRun *run);
+static void ledger_chain(void);
 
 /*
  * cancel_on_timeout cancels the command when the job's time is up.
@@ -159,7 +158,7 @@ ecstats_job_worker_main(Datum main_arg)
 
 	ledger_finish(&arg, &outcome);
 	if (arg.chain)
-		ledger_chain(run);
+		ledger_chain();
 	proc_exit(0);
 }
 
@@ -407,7 +406,7 @@ ledger_begin(const JobWorkerArg *arg)
 	JobRun *run = NULL;
 
 	ledger_open(&scope);
-	if (ledger_query("SELECT name, command, due_at, timeout_ms, tick_at"
+	if (ledger_query("SELECT name, command, due_at, timeout_ms"
 					 " FROM ecstats.job_run_begin($1, $2, $3)",
 					 3, types, values, NULL))
 	{
@@ -420,7 +419,6 @@ ledger_begin(const JobWorkerArg *arg)
 		run->command = MemoryContextStrdup(caller, SPI_getvalue(row, desc, 2));
 		run->due_at = MemoryContextStrdup(caller, SPI_getvalue(row, desc, 3));
 		run->timeout_ms = DatumGetInt32(SPI_getbinval(row, desc, 4, &isnull));
-		run->tick_at = DatumGetTimestampTz(SPI_getbinval(row, desc, 5, &isnull));
 	}
 	ledger_close(&scope);
 	MemoryContextSwitchTo(caller);
@@ -461,27 +459,28 @@ ledger_finish(const JobWorkerArg *arg, const JobOutcome *outcome)
 }
 
 /*
- * ledger_chain hands the place that this run leaves to the next one that waits; the claim is
- * committed before its worker starts. Without a free worker slot the run waits for the next tick.
+ * ledger_chain hands the place that this run leaves to the next one that waits, by the time of
+ * the latest tick; the claim is committed before its worker starts. Without a free worker slot the run waits for the next tick.
  */
 static void
-ledger_chain(const JobRun *run)
+ledger_chain(void)
 {
-	Oid types[1] = {TIMESTAMPTZOID};
-	Datum values[1] = {TimestampTzGetDatum(run->tick_at)};
+	Oid types[1] = {INT8OID};
+	Datum values[1];
 	LedgerScope scope;
+	int64 run_id = 0;
 	bool isnull = true;
-	bool found;
 
 	ledger_open(&scope);
-	found = ledger_query("SELECT ecstats.job_take($1)", 1, types, values, NULL);
-	if (found)
-		values[0] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (ledger_query("SELECT ecstats.job_take(t.ticked_for) FROM ecstats.job_ticker t", 0, NULL,
+					 NULL, NULL))
+		run_id =
+			DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 	ledger_close(&scope);
 	if (isnull)
 		return;
 
-	types[0] = INT8OID;
+	values[0] = Int64GetDatum(run_id);
 	ledger_open(&scope);
 	(void) ledger_query("SELECT ecstats.job_launch($1, false, true)", 1, types, values, NULL);
 	ledger_close(&scope);

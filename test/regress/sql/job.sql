@@ -182,7 +182,7 @@ ROLLBACK;
 -- The last attempt's failure is told; somebody who cannot be told is a warning.
 TRUNCATE ecstats.job_runs;
 CREATE TABLE public.regress_job_told (name text, run bigint, attempt int, error text);
-CREATE OR REPLACE FUNCTION ecstats.job_failed(name text, run_id bigint, attempt int, error text) RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.job_failed(job text, run_id bigint, attempt int, error text) RETURNS void
 	LANGUAGE sql AS $$ INSERT INTO public.regress_job_told VALUES ($1, $2, $3, $4) $$;
 SELECT ecstats_schedule('fails', '0 0 * * *', 'SELECT 1', max_attempts => 2) IS NOT NULL AS made;
 SELECT pg_temp.due('fails', '2024-05-01 00:00+00');

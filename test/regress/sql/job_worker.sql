@@ -4,6 +4,7 @@ DROP EXTENSION IF EXISTS ecstats CASCADE;
 CREATE EXTENSION ecstats;
 DROP SCHEMA IF EXISTS regress_job CASCADE;
 DROP ROLE IF EXISTS regress_job_ann;
+DROP ROLE IF EXISTS regress_job_ticker;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
 SET timezone = 'UTC';
@@ -22,7 +23,7 @@ GRANT EXECUTE ON FUNCTION ecstats_schedule(text, text, text, text, int, text, te
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA ecstats FROM PUBLIC;
 CREATE TABLE regress_job.told (name text, attempt int, error text);
 -- The pipeline's function writes to the operators' channel; here it leaves a note.
-CREATE OR REPLACE FUNCTION ecstats.job_failed(name text, run_id bigint, attempt int, error text) RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.job_failed(job text, run_id bigint, attempt int, error text) RETURNS void
 	LANGUAGE sql AS $$ INSERT INTO regress_job.told VALUES ($1, $3, $4) $$;
 SET ROLE regress_job_ann;
 CREATE TABLE regress_job.log (id int GENERATED ALWAYS AS IDENTITY, what text, by_session text DEFAULT session_user, by_user text DEFAULT current_user,
@@ -155,6 +156,7 @@ BEGIN
 END $$;
 CALL ecstats_tick('2024-03-02 12:00+00', wait => false);
 CALL regress_job.until('SELECT count(*) = 14 FROM ecstats.job_runs WHERE status = ''succeeded''');
+CALL regress_job.until('SELECT count(*) = 0 FROM pg_stat_activity WHERE backend_type = ''ecstats job''');
 -- Queued runs of one job, one after another.
 DELETE FROM ecstats.jobs;
 TRUNCATE ecstats.job_runs;
@@ -169,8 +171,29 @@ SELECT ecstats_run_job('each') IS NOT NULL AS asked;
 CALL ecstats_tick('2024-03-01 12:00+00');
 SELECT replay, status, due_at >= '2024-03-01 12:30+00' AS now FROM ecstats.job_runs WHERE due_at = '2024-03-01 09:00+00' OR due_at > '2024-03-01 12:30+00' ORDER BY run_id;
 SELECT component, status FROM ecstats.job_status();
+-- A ticker is no superuser, and what it launches is not the ticker's.
+DELETE FROM ecstats.jobs;
+CREATE ROLE regress_job_ticker;
+GRANT USAGE ON SCHEMA ecstats TO regress_job_ticker;
+GRANT EXECUTE ON PROCEDURE ecstats_tick(timestamptz, boolean) TO regress_job_ticker;
+GRANT EXECUTE ON FUNCTION ecstats.job_beat(timestamptz), ecstats.job_reap(timestamptz, bigint[]), ecstats.job_claim(timestamptz, int),
+	ecstats.job_take(timestamptz), ecstats.job_launch(bigint, boolean, boolean), ecstats.job_wait(int) TO regress_job_ticker;
+TRUNCATE ecstats.job_runs;
+SET ROLE regress_job_ann;
+SELECT ecstats_schedule('of ann', '0 13 * * *', 'INSERT INTO regress_job.log (what) VALUES (''ticked by another'')') IS NOT NULL AS made;
+RESET ROLE;
+UPDATE ecstats.jobs SET next_run_at = '2024-03-01 13:00+00' WHERE name = 'of ann';
+SET default_transaction_isolation = 'serializable';
+SET ROLE regress_job_ticker;
+CALL ecstats_tick('2024-03-01 13:00+00');
+SELECT ecstats.job_start_worker(1, now(), 10, 'x', true, true);
+RESET ROLE;
+RESET default_transaction_isolation;
+SELECT job_name, owner, status, error FROM ecstats.job_runs ORDER BY job_name;
+SELECT what, by_session FROM regress_job.log ORDER BY id DESC LIMIT 1;
 
 SET client_min_messages = warning;
 DROP SCHEMA regress_job CASCADE;
 DROP EXTENSION ecstats CASCADE;
 DROP ROLE regress_job_ann;
+DROP ROLE regress_job_ticker;
