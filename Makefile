@@ -29,6 +29,7 @@ OBJS = \
 	src/rollup_event.o \
 	src/rollup_order.o \
 	src/cron_expr.o \
+	src/cron_search.o \
 	src/cron.o \
 	src/job.o \
 	src/job_worker.o \

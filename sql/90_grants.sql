@@ -27,15 +27,20 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
 	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
 		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
-		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'INSERT, UPDATE, DELETE', NULL)) v
+		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'DELETE', NULL), ('job_ticker', 'SELECT', NULL)) v
+	UNION ALL SELECT 'operator', 'relation', 'jobs', p, 'name, owner, schedule, command, timezone, max_attempts, overlap, catch_up, timeout, enabled'
+	  FROM unnest('{INSERT,UPDATE}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
-		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,job_run_begin,job_run_finish,
+		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,
 		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,event_partition_exists,event_partition_name}'::text[]) v
-	-- pusher: the functions of its contract; its tick runs jobs as their owners
+	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,
-		ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v
+	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat}'::text[]) v
+	-- a tick launches what is due, each run as its job's owner
+	UNION ALL SELECT p, 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v, unnest('{operator,pusher}'::text[]) p
 	$$;
 COMMENT ON FUNCTION ecstats.profile_privileges() IS 'What the profiles writer, reader, operator and pusher are allowed.';
 
