@@ -778,10 +778,11 @@ COMMENT ON COLUMN ecstats.job_runs.rows IS 'Rows processed by the command''s sta
 CREATE TABLE ecstats.job_ticker (
 	singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
 	last_tick_at timestamptz,
+	ticked_for timestamptz,
 	no_worker_at timestamptz
 );
 INSERT INTO ecstats.job_ticker DEFAULT VALUES;
-COMMENT ON TABLE ecstats.job_ticker IS 'When ecstats_tick last ran, by the clock, and when it last found no free background worker.';
+COMMENT ON TABLE ecstats.job_ticker IS 'When ecstats_tick last ran, by the clock, which time it went by, and when it last found no free background worker.';
 -- sql/34_report_tables.sql
 -- What a report is made of: templates with versions, the reports themselves, targets. The rules that
 -- need code (next version, one active version, owner) are triggers, made after their functions in
@@ -2158,8 +2159,11 @@ CREATE FUNCTION ecstats.job_settle() RETURNS trigger
 DECLARE
 	moved boolean := true;
 BEGIN
-	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off' THEN
-		RETURN NEW;				-- a restore: config may not be there yet
+	-- A restore: what was accepted once is not asked about again, and keeps its due time.
+	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off'
+		AND (NEW.next_run_at IS NOT NULL OR NOT NEW.enabled)
+	THEN
+		RETURN NEW;
 	END IF;
 	PERFORM ecstats.job_check(NEW);
 	IF TG_OP = 'UPDATE' THEN
@@ -2392,13 +2396,13 @@ COMMENT ON FUNCTION ecstats.job_run_end(bigint, timestamptz, bigint, text, text,
 -- Called by the worker's C code as the extension's owner; session_user is whom it logged in as.
 CREATE FUNCTION ecstats.job_run_begin(run_id bigint, claimed_at timestamptz,
 	worker_started timestamptz)
-	RETURNS TABLE (name text, command text, due_at text, timeout_ms int, tick_at timestamptz)
+	RETURNS TABLE (name text, command text, due_at text, timeout_ms int)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	SELECT j.name, j.command, r.tick_at,
+	SELECT j.name, j.command,
 			to_char(r.due_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"'),
 			greatest(extract(epoch FROM j.timeout) * 1000, 1)::int
-		INTO name, command, tick_at, due_at, timeout_ms
+		INTO name, command, due_at, timeout_ms
 		FROM ecstats.job_runs r JOIN ecstats.jobs j USING (job_id)
 		WHERE r.run_id = $1 AND r.status = 'claimed' AND r.claimed_at = $2 AND j.owner = session_user
 		FOR UPDATE OF r;
@@ -2696,11 +2700,11 @@ END $$;
 COMMENT ON FUNCTION ecstats.job_launch(bigint, boolean, boolean) IS
 	'Launches the worker of a claimed run whose claim is committed: launched, refused (the owner cannot log in; the attempt has failed), no worker (no slot is free; the run waits on), gone.';
 
-CREATE FUNCTION ecstats.job_beat() RETURNS void
+CREATE FUNCTION ecstats.job_beat(now timestamptz) RETURNS void
 	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-	UPDATE ecstats.job_ticker SET last_tick_at = clock_timestamp()
+	UPDATE ecstats.job_ticker SET last_tick_at = clock_timestamp(), ticked_for = $1
 $$;
-COMMENT ON FUNCTION ecstats.job_beat() IS 'Notes that a tick goes on.';
+COMMENT ON FUNCTION ecstats.job_beat(timestamptz) IS 'Notes that a tick goes on, and the time it goes by.';
 
 -- ecstats_tick: claims what is due and launches it; what a minute's ticker calls.
 -- Arguments: now, the time to go by; wait: return when the runs have ended, launching those that wait
@@ -2714,11 +2718,11 @@ DECLARE
 	run bigint;
 	mine bigint[] := '{}';
 	going int := 0;
-	outcome text;
+	outcome pg_catalog.text;
 BEGIN
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	PERFORM ecstats.job_beat();
+	PERFORM ecstats.job_beat(now);
 	PERFORM ecstats.job_reap(now);
 	LOOP
 		COMMIT;
@@ -4854,15 +4858,20 @@ CREATE FUNCTION ecstats.profile_privileges()
 	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
 	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
 		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
-		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'INSERT, UPDATE, DELETE', NULL)) v
+		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'DELETE', NULL), ('job_ticker', 'SELECT', NULL)) v
+	UNION ALL SELECT 'operator', 'relation', 'jobs', p, 'name, owner, schedule, command, timezone, max_attempts, overlap, catch_up, timeout, enabled'
+	  FROM unnest('{INSERT,UPDATE}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
-		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,job_run_begin,job_run_finish,
+		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,
 		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,event_partition_exists,event_partition_name}'::text[]) v
-	-- pusher: the functions of its contract; its tick runs jobs as their owners
+	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,
-		ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v
+	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat}'::text[]) v
+	-- a tick launches what is due, each run as its job's owner
+	UNION ALL SELECT p, 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v, unnest('{operator,pusher}'::text[]) p
 	$$;
 COMMENT ON FUNCTION ecstats.profile_privileges() IS 'What the profiles writer, reader, operator and pusher are allowed.';
 
