@@ -26,7 +26,7 @@ CREATE TABLE ecstats.channel_kinds (
 	retry_once jsonpath,
 	permanent jsonpath,
 	retryable jsonpath,
-	CHECK (envelopes ? default_envelope)
+	CONSTRAINT channel_kinds_default_envelope_exists CHECK (envelopes ? default_envelope)
 );
 COMMENT ON TABLE ecstats.channel_kinds IS
 	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
@@ -156,18 +156,8 @@ COMMENT ON TABLE ecstats.home IS 'The database whose messages may leave. A resto
 INSERT INTO ecstats.home (system_identifier, database)
 	SELECT s.system_identifier, current_database() FROM pg_control_system() s;
 
--- A restore (pg_dump switches check_function_bodies off) meets the rows that CREATE EXTENSION has
--- just made: the restored row replaces the one of its key.
-CREATE OR REPLACE FUNCTION ecstats.home_restore() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	DELETE FROM ecstats.home h WHERE h.singleton = NEW.singleton;
-	RETURN NEW;
-END $$;
-COMMENT ON FUNCTION ecstats.home_restore() IS 'Trigger: a restored row replaces the one of the new database';
-CREATE TRIGGER home_restore BEFORE INSERT ON ecstats.home FOR EACH ROW
-	WHEN (current_setting('check_function_bodies') = 'off')
-	EXECUTE FUNCTION ecstats.home_restore();
+CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.home
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('singleton');
 
 -- The transitions that exist; whoever else writes status meets them too. What leaves a final state
 -- (a replay, a late success) only delivery_move does, which counts its moves.

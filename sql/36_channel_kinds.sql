@@ -13,7 +13,8 @@ BEGIN
 	FOR o IN SELECT e.key, e.value, jsonb_typeof(e.value) AS type FROM jsonb_each(options) e LOOP
 		ok := CASE o.key
 			WHEN 'rate' THEN o.type = 'null' OR (o.type IN ('object', 'array')
-				AND NOT jsonb_path_exists(o.value, '$[*] ? (!(@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400))'))
+				AND NOT jsonb_path_exists(o.value, '$[*] ? (!(@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400)
+					|| (@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400) is unknown)'))
 			WHEN 'throttle_seconds' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 3600'
 			WHEN 'lane' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 100 && $ == $.floor()'
 			WHEN 'max_retries' THEN o.value @@ '$.type() == "number" && $ >= 0 && $ <= 20 && $ == $.floor()'
@@ -28,7 +29,8 @@ BEGIN
 				AND coalesce(jsonb_typeof(o.value -> 'users'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'mobiles'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'all'), 'boolean') = 'boolean'
-				AND NOT jsonb_path_exists(o.value, 'strict $.*[*] ? (@.type() != "string")', '{}', true))
+				AND NOT jsonb_path_exists(o.value, '$.users[*] ? (@.type() != "string")')
+				AND NOT jsonb_path_exists(o.value, '$.mobiles[*] ? (@.type() != "string")'))
 		END;
 		IF ok IS NULL AND o.key IN ('rate', 'throttle_seconds', 'lane', 'max_retries', 'timeout_seconds', 'allow_private',
 			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention') OR NOT ok THEN
@@ -65,16 +67,8 @@ COMMENT ON FUNCTION ecstats.channel_kinds_check() IS 'Trigger: checks templates,
 CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_kinds
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_check();
 
-CREATE OR REPLACE FUNCTION ecstats.channel_kinds_restore() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	DELETE FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind;
-	RETURN NEW;
-END $$;
-COMMENT ON FUNCTION ecstats.channel_kinds_restore() IS 'Trigger: a restored row replaces the shipped one of its key';
-CREATE TRIGGER channel_kinds_restore BEFORE INSERT ON ecstats.channel_kinds FOR EACH ROW
-	WHEN (current_setting('check_function_bodies') = 'off')
-	EXECUTE FUNCTION ecstats.channel_kinds_restore();
+CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('kind');
 
 -- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
 CREATE OR REPLACE FUNCTION ecstats.channels_check() RETURNS trigger
@@ -120,14 +114,14 @@ VALUES ('wecom', 'WeCom 企业微信 group robot', 'exists($.msgtype)', 'markdow
 	  {"path": "$.news.articles", "max_items": 8}, {"path": "$.template_card.horizontal_content_list", "max_items": 6},
 	  {"path": "$.template_card.jump_list", "max_items": 3}]',
 	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 60, "lane": 1}',
-	'{$.body.errcode}', '$.body.errmsg', '$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0',
+	'{$.body.errcode}', '$.body.errmsg', '$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && $.body.errcode == 0',
 	'$.body.errmsg like_regex "wrong json format" flag "i"',
-	'$.http_status == 429 || $.body.errcode == 45009 || $.body.errcode == 45033',
+	'$.http_status == 429 || $.body.errcode == 45009',
 	'$.body.errcode == 40001 || $.body.errcode == 40003 || $.body.errcode == 40004 || $.body.errcode == 40006 || $.body.errcode == 40007
 	 || $.body.errcode == 40008 || $.body.errcode == 40009 || $.body.errcode == 40033 || $.body.errcode == 40035 || $.body.errcode == 40058
 	 || $.body.errcode == 40063 || $.body.errcode == 44001 || $.body.errcode == 44004 || $.body.errcode == 45001 || $.body.errcode == 45002
 	 || $.body.errcode == 45008 || $.body.errcode == 93000 || $.body.errcode == 93004 || $.body.errcode == 93008',
-	'$.body.errcode == -1 || $.body.errcode == 6000');
+	'$.body.errcode == -1 || $.body.errcode == 6000 || $.body.errcode == 45033');
 
 -- ------------------------------------------------------------------ DingTalk
 -- 310000 has several meanings that only the text tells apart. 1111 comes from a gate in front, with
@@ -148,7 +142,7 @@ VALUES ('dingtalk', 'DingTalk 钉钉 group robot', 'dingtalk', 'exists($.msgtype
 	'[{"max_bytes": 20000}]',
 	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 600, "lane": 1}',
 	'{$.body.errcode,"$.body.status ? (@ == 1111)"}', '$.body.errmsg',
-	'$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0 && !($.body.status == 1111)',
+	'$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && $.body.errcode == 0 && !($.body.status == 1111)',
 	'$.http_status == 429 || $.body.errcode == 130101 || $.body.errcode == 410100 || ($.body.status == 1111 && exists($.body.punish))',
 	'$.body ? (@.status == 1111).wait',
 	'$.body.errcode == 310000 && $.body.errmsg like_regex "timestamp" flag "i"',
@@ -174,8 +168,8 @@ VALUES ('feishu', 'Feishu / Lark 飞书 group robot', 'feishu', 'exists($.msg_ty
 	'[{"max_bytes": 20000}]',
 	'{"rate": [{"count": 100, "per_seconds": 60}, {"count": 5, "per_seconds": 1}], "throttle_seconds": 60, "lane": 1}',
 	'{$.body.code,$.body.StatusCode}', '$.body.msg',
-	'$.http_status >= 200 && $.http_status < 300 && ($.body.code == 0 || (!exists($.body.code) && $.body.StatusCode == 0))',
-	'$.http_status == 429 || $.body.code == 11232 || $.body.code == 99991400 || ($.body.code == 9499 && $.body.msg like_regex "too many|\\brate\\b" flag "i")',
+	'$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && ($.body.code == 0 || (!exists($.body.code) && $.body.StatusCode == 0))',
+	'$.http_status == 429 || $.body.code == 11232 || $.body.code == 99991400 || ($.body.code == 9499 && $.body.msg like_regex "too many|(^|[^a-z])rate([^a-z]|$)" flag "i")',
 	'{x-ogw-ratelimit-reset,retry-after}',
 	'$.body.code == 19021',
 	'$.body.code == 9499 || $.body.code == 19001 || $.body.code == 19002 || $.body.code == 19022 || $.body.code == 19024 || $.body.code == 11246');

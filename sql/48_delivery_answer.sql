@@ -103,7 +103,7 @@ BEGIN
 		END IF;
 		EXIT WHEN seconds IS NOT NULL;
 	END LOOP;
-	RETURN make_interval(secs => least(greatest(seconds, 1), 3600));
+	RETURN CASE WHEN seconds IS NOT NULL THEN make_interval(secs => least(greatest(seconds, 1), 3600)) END;
 END $$;
 COMMENT ON FUNCTION ecstats.delivery_wait(ecstats.channel_kinds, jsonb, timestamptz) IS
 	'How long the provider asks to wait (wait_path, then wait_headers: seconds or an HTTP date), within 1 second to 1 hour; NULL when it does not say.';

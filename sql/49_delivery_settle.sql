@@ -93,9 +93,9 @@ DECLARE
 	k ecstats.channel_kinds;
 	answer jsonb := ecstats.delivery_answer(fact);
 	code text;
-	result text;
+	verdict text;
 	said text;
-	error text;
+	problem text;
 	wait interval;
 BEGIN
 	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = (fact ->> 'delivery_id')::bigint FOR UPDATE;
@@ -107,24 +107,24 @@ BEGIN
 	SELECT * INTO c FROM ecstats.channels r WHERE r.name = d.channel;
 	SELECT * INTO k FROM ecstats.channel_kinds r WHERE r.kind = c.kind;
 	code := ecstats.delivery_code(k, answer);
-	result := ecstats.delivery_classify(k, answer, (fact ->> 'request_sent')::boolean);
+	verdict := ecstats.delivery_classify(k, answer, (fact ->> 'request_sent')::boolean);
 	wait := ecstats.delivery_wait(k, answer, at);
 	said := coalesce(jsonb_path_query_first(answer, k.message_path, '{}', true) #>> '{}', fact ->> 'error');
-	IF result <> 'sent' OR answer @@ k.warning THEN
-		error := concat_ws(': ', concat_ws(', ', CASE result WHEN 'sent' THEN 'sent with a warning' WHEN 'unconfirmed' THEN 'it may have been delivered' END,
+	IF verdict <> 'sent' OR answer @@ k.warning THEN
+		problem := concat_ws(': ', concat_ws(', ', CASE verdict WHEN 'sent' THEN 'sent with a warning' WHEN 'unconfirmed' THEN 'it may have been delivered' END,
 			'HTTP ' || (answer ->> 'http_status'), answer ->> 'error_kind', 'code ' || code), nullif(said, code));
-		error := left(ecstats.delivery_mask(error, c.url, c.secret), 500);
+		problem := left(ecstats.delivery_mask(problem, c.url, c.secret), 500);
 	END IF;
 	UPDATE ecstats.delivery_attempts a SET
-			answered_at = at, finished_at = at, result = delivery_settle_one.result,
+			answered_at = at, finished_at = at, result = verdict,
 			http_status = (answer ->> 'http_status')::int, provider_code = ecstats.delivery_mask(code, c.url, c.secret),
-			error_kind = answer ->> 'error_kind', elapsed_ms = (fact ->> 'elapsed_ms')::numeric::int, error = delivery_settle_one.error,
+			error_kind = answer ->> 'error_kind', elapsed_ms = (fact ->> 'elapsed_ms')::numeric::int, error = problem,
 			response = ecstats.delivery_cut(ecstats.delivery_mask(fact ->> 'response', c.url, c.secret), 4096)
 		WHERE a.delivery_id = d.id AND a.attempt = (fact ->> 'attempt')::int;
 
-	IF d.status = 'sending' AND d.requests = (fact ->> 'attempt')::int OR result = 'sent' AND d.status <> 'sent' THEN
-		RETURN ecstats.delivery_conclude(d.id, result, wait, error, at, jitter);
-	ELSIF result = 'throttled' THEN
+	IF d.status = 'sending' AND d.requests = (fact ->> 'attempt')::int OR verdict = 'sent' AND d.status <> 'sent' THEN
+		RETURN ecstats.delivery_conclude(d.id, verdict, wait, problem, at, jitter);
+	ELSIF verdict = 'throttled' THEN
 		UPDATE ecstats.channel_state s SET throttled_until = greatest(s.throttled_until,
 			at + coalesce(wait, make_interval(secs => (ecstats.channel_settings(d.channel) ->> 'throttle_seconds')::float8)))
 			WHERE s.channel = d.channel;
