@@ -1,5 +1,6 @@
 -- Channels and kinds: what is refused, envelopes, keyword, mentions, limits.
 \set SHOW_CONTEXT never
+SET datestyle = ISO; SET intervalstyle = postgres; SET bytea_output = hex;
 SET client_min_messages = warning; DROP EXTENSION IF EXISTS ecstats CASCADE; CREATE EXTENSION ecstats; RESET client_min_messages;
 SET timezone = 'Asia/Shanghai';
 

@@ -1,6 +1,7 @@
 -- Deliveries: queue, claim, what each answer leads to, leases, lanes, rates, replay. No clock: every
 -- instant is given.
 \set SHOW_CONTEXT never
+SET datestyle = ISO; SET intervalstyle = postgres; SET bytea_output = hex;
 SET client_min_messages = warning; DROP EXTENSION IF EXISTS ecstats CASCADE; CREATE EXTENSION ecstats; RESET client_min_messages;
 SET timezone = 'UTC';
 \set t0 '\'2026-11-24 01:30:00+00\'::timestamptz'
@@ -83,7 +84,7 @@ SELECT ecstats.delivery_enqueue(NULL, NULL, 0, '', 'w', 5, NULL, '[]', NULL);
 SELECT ecstats.delivery_enqueue('r', '2026-11-23', 1, '', 'w', 5, NULL, '{}', :t0) AS first, ecstats.delivery_enqueue('r', '2026-11-23', 1, '', 'w', 5, NULL, '{}', :t0) AS again,
 	ecstats.delivery_enqueue('r', '2026-11-23', 2, '', 'w', 5, NULL, '{}', :t0) AS revised, ecstats.delivery_enqueue('r', '2026-11-23', 2, 'due', 'w', 5, NULL, '{}', :t0) AS occasion;
 SELECT ecstats_push('w', '{"text": "x"}') IS NOT NULL AS one, ecstats_push('w', '{"text": "x"}', ttl => '1 hour') IS NOT NULL AS two, ecstats_channel_test('w') IS NOT NULL AS three;
-SELECT id, report, day, revision, occasion, priority, status, attempts, body, expires_at - created_at AS ttl FROM ecstats.deliveries ORDER BY id;
+SELECT id, report, day, revision, occasion, priority, status, attempts, replace(body::text, current_database(), '(database)') AS body, expires_at - created_at AS ttl FROM ecstats.deliveries ORDER BY id;
 SELECT ecstats_cancel(id) FROM ecstats.deliveries ORDER BY id;
 SELECT ecstats_cancel(1) AS too_late, ecstats_cancel(999) AS absent;
 
@@ -295,4 +296,5 @@ SET check_function_bodies = off;
 INSERT INTO ecstats.home (system_identifier, database) VALUES (1, 'origin');
 RESET check_function_bodies;
 SELECT system_identifier, database, ecstats.delivery_is_home() FROM ecstats.home;
+SET client_min_messages = warning;
 DROP EXTENSION ecstats CASCADE;

@@ -1,5 +1,6 @@
 -- HMAC-SHA256 and the signatures made of it. All vectors of ../shared are in test/oracle/signature_vectors.py.
 \set SHOW_CONTEXT never
+SET datestyle = ISO; SET intervalstyle = postgres; SET bytea_output = hex;
 SET client_min_messages = warning; DROP EXTENSION IF EXISTS ecstats CASCADE; CREATE EXTENSION ecstats; RESET client_min_messages;
 
 -- RFC 4231, cases 1, 2, 6 (a key longer than a block) and 7 (both long)
