@@ -1,12 +1,15 @@
 -- sql/46_channel.sql
 -- From a message to the body that a channel's provider takes. Nothing here sends or reads the clock.
 
--- What holds for a channel: its options over its kind's over these.
+-- What holds for a channel: its options over its kind's over these. PL/pgSQL, here and below, where a
+-- query runs at every claim: an SQL function that is not inlined plans it each time.
 CREATE OR REPLACE FUNCTION ecstats.channel_settings(channel text) RETURNS jsonb
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN (SELECT '{"rate": null, "throttle_seconds": 60, "lane": 1, "max_retries": 3, "timeout_seconds": 15, "allow_private": false,
+	LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT '{"rate": null, "throttle_seconds": 60, "lane": 1, "max_retries": 3, "timeout_seconds": 15, "allow_private": false,
 		"on_unconfirmed": "retry", "breaker": null, "keyword": null, "mention": null}'::jsonb || k.options || c.options
-	FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind WHERE c.name = $1);
+		FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind WHERE c.name = channel);
+END $$;
 COMMENT ON FUNCTION ecstats.channel_settings(text) IS
 	'Options in force of a channel: channels.options over channel_kinds.options over built-in defaults. NULL for an unknown channel.';
 

@@ -117,9 +117,11 @@ COMMENT ON FUNCTION ecstats.delivery_replay(bigint, timestamptz) IS
 	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 55000 it is not settled.';
 
 CREATE OR REPLACE FUNCTION ecstats.delivery_is_home() RETURNS boolean
-	LANGUAGE sql STABLE
-RETURN EXISTS (SELECT FROM ecstats.home h, pg_catalog.pg_control_system() s
-	WHERE h.system_identifier = s.system_identifier AND h.database = pg_catalog.current_database());
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM ecstats.home h, pg_control_system() s
+		WHERE h.system_identifier = s.system_identifier AND h.database = current_database());
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_is_home() IS 'Whether this is the database that was created or adopted, not a copy of it elsewhere.';
 
 -- ecstats_push(channel, message, priority, ttl)

@@ -57,10 +57,17 @@ END $$;
 COMMENT ON FUNCTION ecstats.delivery_answer(jsonb) IS 'A result of the pusher as {"http_status", "error_kind", "body", "headers"}; body is parsed where it is JSON, header names are lower case.';
 
 CREATE OR REPLACE FUNCTION ecstats.delivery_code(kind ecstats.channel_kinds, answer jsonb) RETURNS text
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT pg_catalog.left(pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) #>> '{}', 64)
-	FROM pg_catalog.unnest((kind).code_paths) WITH ORDINALITY AS p(path, n)
-	WHERE pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) IS NOT NULL ORDER BY p.n LIMIT 1);
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	path jsonpath;
+	code jsonb;
+BEGIN
+	FOREACH path IN ARRAY kind.code_paths LOOP
+		code := jsonb_path_query_first(answer, path, '{}', true);
+		EXIT WHEN code IS NOT NULL;
+	END LOOP;
+	RETURN left(code #>> '{}', 64);
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_code(ecstats.channel_kinds, jsonb) IS 'The provider''s own code in an answer, as text; NULL when there is none.';
 
 -- What an answer means. A transport failure before the request was sent is harmless, after it the

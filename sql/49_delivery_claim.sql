@@ -85,11 +85,19 @@ COMMENT ON FUNCTION ecstats.delivery_room(text, timestamptz) IS
 	'How many more deliveries of a channel may leave at the instant at, by lane, rate, throttle and breaker; 0 while another transaction claims it. Locks the channel''s state row.';
 
 CREATE OR REPLACE FUNCTION ecstats.delivery_expire(at timestamptz) RETURNS int
-	LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-	SELECT count(ecstats.delivery_move(e.id, '{pending}', 'expired', at, error => coalesce(e.last_error, 'expired before it could be sent')))::int
-	FROM (SELECT d.id, d.last_error FROM ecstats.deliveries d WHERE d.status = 'pending' AND d.expires_at <= at
-		ORDER BY d.expires_at LIMIT 500 FOR UPDATE SKIP LOCKED) e;
-$$;
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	e record;
+	expired int := 0;
+BEGIN
+	FOR e IN SELECT d.id, d.last_error FROM ecstats.deliveries d WHERE d.status = 'pending' AND d.expires_at <= at
+		ORDER BY d.expires_at LIMIT 500 FOR UPDATE SKIP LOCKED
+	LOOP
+		PERFORM ecstats.delivery_move(e.id, '{pending}', 'expired', at, error => coalesce(e.last_error, 'expired before it could be sent'));
+		expired := expired + 1;
+	END LOOP;
+	RETURN expired;
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_expire(timestamptz) IS 'Moves pending deliveries whose time is over by at to expired. Returns how many.';
 
 -- Due deliveries in order of priority, then age, over all channels. Each channel is locked when its
@@ -172,11 +180,12 @@ COMMENT ON FUNCTION ecstats.delivery_claim(text, int) IS
 
 -- When a claim may next find something: due rows of open channels, leases and expiries.
 CREATE OR REPLACE FUNCTION ecstats.pusher_beat_at(worker text, at timestamptz) RETURNS timestamptz
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	INSERT INTO ecstats.pushers AS p (worker, version, started_at, last_beat)
-		VALUES ($1, substring(current_setting('application_name') FROM '^ecstats-pusher[ /]([0-9][0-9.]{0,20})'), at, at)
-		ON CONFLICT (worker) DO UPDATE SET version = excluded.version, last_beat = excluded.last_beat;
-	SELECT CASE WHEN ecstats.delivery_is_home() THEN least(
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	INSERT INTO ecstats.pushers (worker, version, started_at, last_beat)
+		VALUES (pusher_beat_at.worker, substring(current_setting('application_name') FROM '^ecstats-pusher[ /]([0-9][0-9.]{0,20})'), at, at)
+		ON CONFLICT ON CONSTRAINT pushers_pkey DO UPDATE SET version = excluded.version, last_beat = excluded.last_beat;
+	RETURN CASE WHEN ecstats.delivery_is_home() THEN least(
 		(SELECT min(greatest(h.due, s.throttled_until, s.paused_until, s.rate_until, busy.until))
 			FROM ecstats.channels c
 			JOIN ecstats.channel_kinds k ON k.kind = c.kind
@@ -187,7 +196,7 @@ CREATE OR REPLACE FUNCTION ecstats.pusher_beat_at(worker text, at timestamptz) R
 			WHERE c.enabled AND h.due IS NOT NULL),
 		(SELECT min(d.lease_until) FROM ecstats.deliveries d WHERE d.status = 'sending'),
 		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending')) END;
-$$;
+END $$;
 COMMENT ON FUNCTION ecstats.pusher_beat_at(text, timestamptz) IS 'ecstats.pusher_beat at the instant at.';
 
 CREATE OR REPLACE FUNCTION ecstats.pusher_beat(worker text) RETURNS timestamptz

@@ -4,12 +4,13 @@
 -- Counts a failure against the channel. With a breaker the failures-th one in a row pauses it, and
 -- so does each failed probe after the pause.
 CREATE OR REPLACE FUNCTION ecstats.channel_failed(channel text, breaker jsonb, at timestamptz) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
 	UPDATE ecstats.channel_state s SET failures = s.failures + 1,
 		paused_until = CASE WHEN s.failures + 1 >= (breaker ->> 'failures')::numeric
 			THEN at + make_interval(secs => (breaker ->> 'pause_seconds')::float8) ELSE s.paused_until END
-	WHERE s.channel = $1;
-$$;
+	WHERE s.channel = channel_failed.channel;
+END $$;
 COMMENT ON FUNCTION ecstats.channel_failed(text, jsonb, timestamptz) IS 'Counts a failure of a channel and opens its breaker, if it has one.';
 
 -- What follows from a result of the attempt that a delivery is in. Returns the outcome.
