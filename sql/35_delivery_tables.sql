@@ -1,6 +1,8 @@
 -- sql/35_delivery_tables.sql
 -- What a provider is (channel_kinds), where messages go (channels), what is sent (deliveries, one
 -- row per message and channel; delivery_attempts, one row per request), and who carries (pushers).
+-- No foreign keys between the tables that a dump holds: pg_restore -j loads them in any order, and an
+-- extension's keys are there from the start. Triggers do their work, and are silent in a restore.
 
 CREATE TABLE ecstats.channel_kinds (
 	kind text PRIMARY KEY CHECK (kind ~ '^[a-z][a-z0-9_-]{0,31}$'),
@@ -43,7 +45,7 @@ COMMENT ON COLUMN ecstats.channel_kinds.retry_once IS 'Retried once, permanent t
 
 CREATE TABLE ecstats.channels (
 	name text PRIMARY KEY,
-	kind text NOT NULL REFERENCES ecstats.channel_kinds,
+	kind text NOT NULL,
 	url text NOT NULL,
 	secret text,
 	options jsonb NOT NULL DEFAULT '{}',
@@ -74,7 +76,7 @@ CREATE TABLE ecstats.deliveries (
 	day date,
 	revision int NOT NULL DEFAULT 0,
 	occasion text NOT NULL DEFAULT '',
-	channel text NOT NULL REFERENCES ecstats.channels ON UPDATE CASCADE,
+	channel text NOT NULL,
 	priority int NOT NULL DEFAULT 5 CHECK (priority BETWEEN 1 AND 9),
 	status text NOT NULL DEFAULT 'pending'
 		CHECK (status IN ('pending', 'sending', 'sent', 'dead', 'expired', 'cancelled')),
@@ -115,7 +117,7 @@ CREATE INDEX deliveries_lease_idx ON ecstats.deliveries (channel, lease_until) W
 CREATE INDEX deliveries_channel_idx ON ecstats.deliveries (channel, created_at);
 
 CREATE TABLE ecstats.delivery_attempts (
-	delivery_id bigint NOT NULL REFERENCES ecstats.deliveries ON DELETE CASCADE,
+	delivery_id bigint NOT NULL,
 	attempt int NOT NULL CHECK (attempt > 0),
 	channel text NOT NULL,
 	started_at timestamptz NOT NULL,
@@ -137,6 +139,16 @@ COMMENT ON COLUMN ecstats.delivery_attempts.result IS 'What the answer meant; NU
 COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answer, credentials masked';
 
 CREATE INDEX delivery_attempts_rate_idx ON ecstats.delivery_attempts (channel, started_at);
+
+CREATE OR REPLACE FUNCTION ecstats.deliveries_deleted() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM ecstats.delivery_attempts a USING gone g WHERE a.delivery_id = g.id;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ecstats.deliveries_deleted() IS 'Trigger: the attempts go with their deliveries';
+CREATE TRIGGER deliveries_deleted AFTER DELETE ON ecstats.deliveries REFERENCING OLD TABLE AS gone
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.deliveries_deleted();
 
 CREATE TABLE ecstats.pushers (
 	worker text PRIMARY KEY,

@@ -67,6 +67,22 @@ COMMENT ON FUNCTION ecstats.channel_kinds_check() IS 'Trigger: checks templates,
 CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_kinds
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_check();
 
+CREATE OR REPLACE FUNCTION ecstats.channel_kinds_used() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('check_function_bodies')::boolean AND EXISTS (SELECT FROM ecstats.channels c WHERE c.kind = OLD.kind) THEN
+		RAISE EXCEPTION 'channel kind "%" is in use', OLD.kind
+			USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channel_kinds', COLUMN = 'kind',
+				DETAIL = format('Channel "%s" is of this kind.', (SELECT min(c.name) FROM ecstats.channels c WHERE c.kind = OLD.kind));
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+COMMENT ON FUNCTION ecstats.channel_kinds_used() IS 'Trigger: a kind that channels are of stays (23503)';
+CREATE TRIGGER channel_kinds_deleted BEFORE DELETE ON ecstats.channel_kinds
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_used();
+CREATE TRIGGER channel_kinds_renamed BEFORE UPDATE OF kind ON ecstats.channel_kinds
+	FOR EACH ROW WHEN (OLD.kind <> NEW.kind) EXECUTE FUNCTION ecstats.channel_kinds_used();
+
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
 	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('kind');
 
@@ -94,11 +110,40 @@ BEGIN
 					'at most 2048; secret: NULL or one line; options: an object.';
 	END IF;
 	PERFORM ecstats.channel_options_check(NEW.options);
+	IF current_setting('check_function_bodies')::boolean THEN
+		PERFORM FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind FOR KEY SHARE;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION 'channel kind "%" does not exist', left(NEW.kind, 63)
+				USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'kind',
+					HINT = format('There are %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind) FROM ecstats.channel_kinds k));
+		END IF;
+	END IF;
 	RETURN NEW;
 END $$;
 COMMENT ON FUNCTION ecstats.channels_check() IS 'Trigger: checks a channel (23514, 22023) without ever printing its url or secret';
 CREATE TRIGGER channels_check BEFORE INSERT OR UPDATE ON ecstats.channels
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channels_check();
+
+-- A channel with messages on their way stays; a renamed one takes its deliveries along.
+CREATE OR REPLACE FUNCTION ecstats.channels_used() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		UPDATE ecstats.deliveries d SET channel = NEW.name WHERE d.channel = OLD.name;
+		UPDATE ecstats.delivery_attempts a SET channel = NEW.name WHERE a.channel = OLD.name;
+		RETURN NULL;
+	ELSIF EXISTS (SELECT FROM ecstats.deliveries d WHERE d.channel = OLD.name AND d.status IN ('pending', 'sending')) THEN
+		RAISE EXCEPTION 'channel "%" has deliveries that are not settled', OLD.name
+			USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'name',
+				HINT = 'Cancel them with ecstats_cancel, or disable the channel instead.';
+	END IF;
+	RETURN OLD;
+END $$;
+COMMENT ON FUNCTION ecstats.channels_used() IS 'Trigger: keeps a channel that has unsettled deliveries (23503); renames the channel in deliveries and attempts';
+CREATE TRIGGER channels_deleted BEFORE DELETE ON ecstats.channels
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channels_used();
+CREATE TRIGGER channels_renamed AFTER UPDATE OF name ON ecstats.channels
+	FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION ecstats.channels_used();
 
 -- ------------------------------------------------------------------ WeCom
 INSERT INTO ecstats.channel_kinds (kind, description, native, default_envelope, envelopes, mentions, limits, options,

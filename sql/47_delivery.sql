@@ -35,11 +35,12 @@ CREATE OR REPLACE FUNCTION ecstats.delivery_enqueue(report text, day date, revis
 	priority int, ttl interval, body jsonb, due timestamptz, source text DEFAULT NULL) RETURNS bigint
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	open boolean := (SELECT c.enabled FROM ecstats.channels c WHERE c.name = delivery_enqueue.channel);
+	open boolean;
 	oversize text;
 	id bigint;
 BEGIN
 	due := coalesce(due, now());
+	SELECT c.enabled INTO open FROM ecstats.channels c WHERE c.name = delivery_enqueue.channel FOR KEY SHARE;
 	IF open IS NULL THEN
 		RAISE EXCEPTION 'channel "%" does not exist', channel USING ERRCODE = '42704',
 			HINT = 'SELECT name, kind, enabled FROM ecstats.channels lists the channels.';
@@ -108,13 +109,18 @@ BEGIN
 		RAISE EXCEPTION 'delivery % does not exist', delivery USING ERRCODE = 'P0002',
 			HINT = 'Settled deliveries are dropped after config.log_retention.';
 	END IF;
+	PERFORM FROM ecstats.channels c WHERE c.name = d.channel FOR KEY SHARE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'channel "%" does not exist', d.channel USING ERRCODE = '42704',
+			DETAIL = format('Delivery %s went there.', delivery);
+	END IF;
 	PERFORM ecstats.delivery_move(delivery, '{dead,expired,cancelled,sent}', 'pending', at, next_attempt_at => at, attempts => 0,
 		expires_at => at + (d.expires_at - d.created_at));
 	PERFORM pg_notify('ecstats_deliveries', '');
 	RETURN delivery;
 END $$;
 COMMENT ON FUNCTION ecstats.delivery_replay(bigint, timestamptz) IS
-	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 55000 it is not settled.';
+	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 42704 its channel is gone, 55000 it is not settled.';
 
 CREATE OR REPLACE FUNCTION ecstats.delivery_is_home() RETURNS boolean
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -89,11 +89,25 @@ INSERT INTO ecstats.channel_kinds (kind, native, envelopes, default_envelope, su
 INSERT INTO ecstats.channel_kinds (kind, native, envelopes, default_envelope, success, limits) VALUES ('k1', '$.x', '{"a": {}}', 'a', '$.http_status == 200', '[{"path": "$.[", "max_bytes": 1}]');
 INSERT INTO ecstats.channel_kinds (kind, native, envelopes, default_envelope, success, wait_headers) VALUES ('k1', '$.x', '{"a": {}}', 'a', '$.http_status == 200', '{Retry-After}');
 INSERT INTO ecstats.channel_kinds (kind, native, envelopes, default_envelope, success, options) VALUES ('k1', '$.x', '{"a": {}}', 'a', '$.http_status == 200', '{"lane": 0}');
+-- a kind in use and a channel in use stay; a renamed channel takes its deliveries along
+DELETE FROM ecstats.channel_kinds WHERE kind = 'pager';
+UPDATE ecstats.channel_kinds SET kind = 'page' WHERE kind = 'pager';
+SELECT ecstats_push('pager', '{"title": "t"}') AS id \gset
+DELETE FROM ecstats.channels WHERE name = 'pager';
+UPDATE ecstats.channels SET name = 'night' WHERE name = 'pager';
+SELECT channel, status FROM ecstats.deliveries WHERE id = :id;
+SELECT ecstats_cancel(:id);
+DELETE FROM ecstats.channels WHERE name = 'night';
+SELECT ecstats_replay(:id);
+INSERT INTO ecstats.delivery_attempts (delivery_id, attempt, channel, started_at, worker) VALUES (:id, 1, 'night', now(), 'w');
+DELETE FROM ecstats.deliveries WHERE id = :id;
+SELECT count(*) AS attempts_left FROM ecstats.delivery_attempts;
+DELETE FROM ecstats.channel_kinds WHERE kind = 'pager';
 -- a shipped row is not replaced by an INSERT, only by a restore
 INSERT INTO ecstats.channel_kinds (kind, native, envelopes, default_envelope, success) VALUES ('slack', '$.x', '{"a": {}}', 'a', '$.http_status == 200');
-DELETE FROM ecstats.channels WHERE kind = 'slack';
 SET check_function_bodies = off;
 INSERT INTO ecstats.channel_kinds SELECT * FROM ecstats.channel_kinds WHERE kind = 'slack';
 RESET check_function_bodies;
 SELECT count(*) FROM ecstats.channel_kinds WHERE kind = 'slack';
+SET client_min_messages = warning;
 DROP EXTENSION ecstats CASCADE;
