@@ -141,7 +141,7 @@ COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answe
 CREATE INDEX delivery_attempts_rate_idx ON ecstats.delivery_attempts (channel, started_at);
 
 CREATE OR REPLACE FUNCTION ecstats.deliveries_deleted() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	DELETE FROM ecstats.delivery_attempts a USING gone g WHERE a.delivery_id = g.id;
 	RETURN NULL;

@@ -1,5 +1,6 @@
 -- sql/36_channel_kinds.sql
--- Checks of channel_kinds and channels, and the providers that ship. A new provider is an INSERT
+-- Checks of channel_kinds and channels (triggers with the owner's rights: who may write a channel may not
+-- call what checks it), and the providers that ship. A new provider is an INSERT
 -- like these (doc/delivery.md).
 
 -- Options of a channel or the defaults of its kind. Raises 22023; an unknown member is only warned
@@ -47,7 +48,7 @@ COMMENT ON FUNCTION ecstats.channel_options_check(jsonb) IS 'Raises 22023 with t
 
 -- A kind: every template parses, every path in JSON is a path.
 CREATE OR REPLACE FUNCTION ecstats.channel_kinds_check() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	path text;
 BEGIN
@@ -68,7 +69,7 @@ CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_ki
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_check();
 
 CREATE OR REPLACE FUNCTION ecstats.channel_kinds_used() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF current_setting('check_function_bodies')::boolean AND EXISTS (SELECT FROM ecstats.channels c WHERE c.kind = OLD.kind) THEN
 		RAISE EXCEPTION 'channel kind "%" is in use', OLD.kind
@@ -88,7 +89,7 @@ CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
 
 -- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
 CREATE OR REPLACE FUNCTION ecstats.channels_check() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	wrong text;
 BEGIN
@@ -126,7 +127,7 @@ CREATE TRIGGER channels_check BEFORE INSERT OR UPDATE ON ecstats.channels
 
 -- A channel with messages on their way stays; a renamed one takes its deliveries along.
 CREATE OR REPLACE FUNCTION ecstats.channels_used() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	IF TG_OP = 'UPDATE' THEN
 		UPDATE ecstats.deliveries d SET channel = NEW.name WHERE d.channel = OLD.name;

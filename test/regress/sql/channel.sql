@@ -109,5 +109,26 @@ SET check_function_bodies = off;
 INSERT INTO ecstats.channel_kinds SELECT * FROM ecstats.channel_kinds WHERE kind = 'slack';
 RESET check_function_bodies;
 SELECT count(*) FROM ecstats.channel_kinds WHERE kind = 'slack';
+-- an operator sets channels, and neither he nor the pusher reads their credentials or writes a state
+CREATE ROLE regress_ecstats_operator;
+CREATE ROLE regress_ecstats_pusher;
+SELECT ecstats_grant('regress_ecstats_operator', 'operator'), ecstats_grant('regress_ecstats_pusher', 'pusher');
+SET ROLE regress_ecstats_operator;
+INSERT INTO ecstats.channels (name, kind, url) VALUES ('new', 'webhook', 'https://x.example/SECRETSECRET');
+UPDATE ecstats.channels SET name = 'newer', enabled = true WHERE name = 'new';
+SELECT url FROM ecstats.channels;
+SELECT ecstats_push('newer', '{"text": "x"}') AS id \gset
+UPDATE ecstats.deliveries SET status = 'sent' WHERE id = :id;
+SELECT * FROM ecstats.delivery_claim('w', 1);
+RESET ROLE;
+SET ROLE regress_ecstats_pusher;
+SELECT delivery_id = :id AS claimed, url FROM ecstats.delivery_claim('w', 1);
+SELECT outcome FROM ecstats.delivery_settle('w', jsonb_build_array(jsonb_build_object('delivery_id', :id, 'attempt', 1, 'http_status', 204)));
+SELECT ecstats.pusher_beat('w');
+SELECT secret FROM ecstats.channels;
+SELECT url FROM ecstats.delivery_request(:id, now());
+RESET ROLE;
+DROP OWNED BY regress_ecstats_operator, regress_ecstats_pusher;
+DROP ROLE regress_ecstats_operator, regress_ecstats_pusher;
 SET client_min_messages = warning;
 DROP EXTENSION ecstats CASCADE;
