@@ -70,6 +70,13 @@ BEGIN
 		RETURNING d.id INTO id;
 	IF id IS NOT NULL THEN
 		PERFORM pg_notify('ecstats_deliveries', '');
+	ELSIF NOT EXISTS (SELECT FROM ecstats.deliveries d WHERE (d.source, d.occasion) = (delivery_enqueue.source, delivery_enqueue.occasion)
+		OR (d.report, d.day, d.revision, d.occasion, d.channel) = (delivery_enqueue.report, delivery_enqueue.day,
+			coalesce(delivery_enqueue.revision, 0), coalesce(delivery_enqueue.occasion, ''), delivery_enqueue.channel))
+	THEN
+		-- not this message: a message is never lost in silence
+		RAISE EXCEPTION 'the next id of ecstats.deliveries is taken' USING ERRCODE = '23505', TABLE = 'deliveries', SCHEMA = 'ecstats',
+			HINT = 'SELECT setval(''ecstats.deliveries_id_seq'', (SELECT max(id) FROM ecstats.deliveries)) after a restore without sequences.';
 	END IF;
 	RETURN id;
 END $$;

@@ -62,7 +62,7 @@ DECLARE
 	path jsonpath;
 	code jsonb;
 BEGIN
-	FOREACH path IN ARRAY kind.code_paths LOOP
+	FOREACH path IN ARRAY coalesce(kind.code_paths, '{}') LOOP
 		code := jsonb_path_query_first(answer, path, '{}', true);
 		EXIT WHEN code IS NOT NULL;
 	END LOOP;

@@ -193,6 +193,19 @@ SELECT * FROM pg_temp.try(:id, :t0 + interval '4 days 2 minutes', '');
 SELECT ecstats_replay('w', '-infinity', 'infinity') AS replayed;
 SELECT ecstats_cancel(:id);
 UPDATE ecstats.channels SET options = '{}' WHERE name = 'w';
+-- an answer for a channel that is gone by then
+INSERT INTO ecstats.channels (name, kind, url, options) VALUES ('gone', 'webhook', 'https://x.example/', '{"on_unconfirmed": "hold"}');
+SELECT pg_temp.put('gone', :t0 + interval '4 days 1 hour') AS id \gset
+SELECT delivery_id = :id AS claimed FROM ecstats.delivery_claim_at('w1', 9, :t0 + interval '4 days 1 hour');
+SELECT count(*) FROM ecstats.delivery_claim_at('w1', 9, :t0 + interval '4 days 2 hours');
+DELETE FROM ecstats.channels WHERE name = 'gone';
+SELECT outcome FROM ecstats.delivery_settle_at('w1', pg_temp.ok(:id), :t0 + interval '4 days 2 hours');
+SELECT status FROM pg_temp.seen WHERE id = :id;
+-- an id that is taken is no repeat: nothing is lost in silence
+SELECT setval('ecstats.deliveries_id_seq', 2) AS behind;
+SELECT pg_temp.put('w', :t0 + interval '5 days');
+SELECT ecstats.delivery_enqueue('r', '2026-11-23', 1, '', 'w', 5, NULL, '{}', :t0) AS still_there;
+SELECT setval('ecstats.deliveries_id_seq', (SELECT max(id) FROM ecstats.deliveries)) > 1 AS ahead;
 
 -- signed anew once, then it is the settings
 SELECT pg_temp.put('f', :t0 + interval '5 days') AS id \gset
