@@ -885,6 +885,8 @@ COMMENT ON COLUMN ecstats.report_failures.channel IS 'NULL: the message itself c
 -- sql/35_delivery_tables.sql
 -- What a provider is (channel_kinds), where messages go (channels), what is sent (deliveries, one
 -- row per message and channel; delivery_attempts, one row per request), and who carries (pushers).
+-- No foreign keys between the tables that a dump holds: pg_restore -j loads them in any order, and an
+-- extension's keys are there from the start. Triggers do their work, and are silent in a restore.
 
 CREATE TABLE ecstats.channel_kinds (
 	kind text PRIMARY KEY CHECK (kind ~ '^[a-z][a-z0-9_-]{0,31}$'),
@@ -910,7 +912,7 @@ CREATE TABLE ecstats.channel_kinds (
 	retry_once jsonpath,
 	permanent jsonpath,
 	retryable jsonpath,
-	CHECK (envelopes ? default_envelope)
+	CONSTRAINT channel_kinds_default_envelope_exists CHECK (envelopes ? default_envelope)
 );
 COMMENT ON TABLE ecstats.channel_kinds IS
 	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
@@ -927,7 +929,7 @@ COMMENT ON COLUMN ecstats.channel_kinds.retry_once IS 'Retried once, permanent t
 
 CREATE TABLE ecstats.channels (
 	name text PRIMARY KEY,
-	kind text NOT NULL REFERENCES ecstats.channel_kinds,
+	kind text NOT NULL,
 	url text NOT NULL,
 	secret text,
 	options jsonb NOT NULL DEFAULT '{}',
@@ -958,7 +960,7 @@ CREATE TABLE ecstats.deliveries (
 	day date,
 	revision int NOT NULL DEFAULT 0,
 	occasion text NOT NULL DEFAULT '',
-	channel text NOT NULL REFERENCES ecstats.channels ON UPDATE CASCADE,
+	channel text NOT NULL,
 	priority int NOT NULL DEFAULT 5 CHECK (priority BETWEEN 1 AND 9),
 	status text NOT NULL DEFAULT 'pending'
 		CHECK (status IN ('pending', 'sending', 'sent', 'dead', 'expired', 'cancelled')),
@@ -997,9 +999,10 @@ CREATE INDEX deliveries_due_idx ON ecstats.deliveries (channel, next_attempt_at)
 CREATE INDEX deliveries_expiry_idx ON ecstats.deliveries (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
 CREATE INDEX deliveries_lease_idx ON ecstats.deliveries (channel, lease_until) WHERE status = 'sending';
 CREATE INDEX deliveries_channel_idx ON ecstats.deliveries (channel, created_at);
+CREATE INDEX deliveries_settled_idx ON ecstats.deliveries (settled_at) WHERE settled_at IS NOT NULL;
 
 CREATE TABLE ecstats.delivery_attempts (
-	delivery_id bigint NOT NULL REFERENCES ecstats.deliveries ON DELETE CASCADE,
+	delivery_id bigint NOT NULL,
 	attempt int NOT NULL CHECK (attempt > 0),
 	channel text NOT NULL,
 	started_at timestamptz NOT NULL,
@@ -1022,6 +1025,16 @@ COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answe
 
 CREATE INDEX delivery_attempts_rate_idx ON ecstats.delivery_attempts (channel, started_at);
 
+CREATE FUNCTION ecstats.deliveries_deleted() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	DELETE FROM ecstats.delivery_attempts a USING gone g WHERE a.delivery_id = g.id;
+	RETURN NULL;
+END $$;
+COMMENT ON FUNCTION ecstats.deliveries_deleted() IS 'Trigger: the attempts go with their deliveries';
+CREATE TRIGGER deliveries_deleted AFTER DELETE ON ecstats.deliveries REFERENCING OLD TABLE AS gone
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.deliveries_deleted();
+
 CREATE TABLE ecstats.pushers (
 	worker text PRIMARY KEY,
 	version text,
@@ -1040,18 +1053,8 @@ COMMENT ON TABLE ecstats.home IS 'The database whose messages may leave. A resto
 INSERT INTO ecstats.home (system_identifier, database)
 	SELECT s.system_identifier, current_database() FROM pg_control_system() s;
 
--- A restore (pg_dump switches check_function_bodies off) meets the rows that CREATE EXTENSION has
--- just made: the restored row replaces the one of its key.
-CREATE FUNCTION ecstats.home_restore() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	DELETE FROM ecstats.home h WHERE h.singleton = NEW.singleton;
-	RETURN NEW;
-END $$;
-COMMENT ON FUNCTION ecstats.home_restore() IS 'Trigger: a restored row replaces the one of the new database';
-CREATE TRIGGER home_restore BEFORE INSERT ON ecstats.home FOR EACH ROW
-	WHEN (current_setting('check_function_bodies') = 'off')
-	EXECUTE FUNCTION ecstats.home_restore();
+CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.home
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('singleton');
 
 -- The transitions that exist; whoever else writes status meets them too. What leaves a final state
 -- (a replay, a late success) only delivery_move does, which counts its moves.
@@ -1075,7 +1078,8 @@ CREATE TRIGGER delivery_guard BEFORE UPDATE OF status ON ecstats.deliveries FOR 
 	WHEN (OLD.status IS DISTINCT FROM NEW.status)
 	EXECUTE FUNCTION ecstats.delivery_guard();
 -- sql/36_channel_kinds.sql
--- Checks of channel_kinds and channels, and the providers that ship. A new provider is an INSERT
+-- Checks of channel_kinds and channels (triggers with the owner's rights: who may write a channel may not
+-- call what checks it), and the providers that ship. A new provider is an INSERT
 -- like these (doc/delivery.md).
 
 -- Options of a channel or the defaults of its kind. Raises 22023; an unknown member is only warned
@@ -1089,7 +1093,8 @@ BEGIN
 	FOR o IN SELECT e.key, e.value, jsonb_typeof(e.value) AS type FROM jsonb_each(options) e LOOP
 		ok := CASE o.key
 			WHEN 'rate' THEN o.type = 'null' OR (o.type IN ('object', 'array')
-				AND NOT jsonb_path_exists(o.value, '$[*] ? (!(@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400))'))
+				AND NOT jsonb_path_exists(o.value, '$[*] ? (!(@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400)
+					|| (@.count >= 1 && @.count <= 1000 && @.count == @.count.floor() && @.per_seconds > 0 && @.per_seconds <= 86400) is unknown)'))
 			WHEN 'throttle_seconds' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 3600'
 			WHEN 'lane' THEN o.value @@ '$.type() == "number" && $ >= 1 && $ <= 100 && $ == $.floor()'
 			WHEN 'max_retries' THEN o.value @@ '$.type() == "number" && $ >= 0 && $ <= 20 && $ == $.floor()'
@@ -1104,7 +1109,8 @@ BEGIN
 				AND coalesce(jsonb_typeof(o.value -> 'users'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'mobiles'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'all'), 'boolean') = 'boolean'
-				AND NOT jsonb_path_exists(o.value, 'strict $.*[*] ? (@.type() != "string")', '{}', true))
+				AND NOT jsonb_path_exists(o.value, '$.users[*] ? (@.type() != "string")')
+				AND NOT jsonb_path_exists(o.value, '$.mobiles[*] ? (@.type() != "string")'))
 		END;
 		IF ok IS NULL AND o.key IN ('rate', 'throttle_seconds', 'lane', 'max_retries', 'timeout_seconds', 'allow_private',
 			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention') OR NOT ok THEN
@@ -1121,7 +1127,7 @@ COMMENT ON FUNCTION ecstats.channel_options_check(jsonb) IS 'Raises 22023 with t
 
 -- A kind: every template parses, every path in JSON is a path.
 CREATE FUNCTION ecstats.channel_kinds_check() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	path text;
 BEGIN
@@ -1141,20 +1147,28 @@ COMMENT ON FUNCTION ecstats.channel_kinds_check() IS 'Trigger: checks templates,
 CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_kinds
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_check();
 
-CREATE FUNCTION ecstats.channel_kinds_restore() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION ecstats.channel_kinds_used() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	DELETE FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind;
-	RETURN NEW;
+	IF current_setting('check_function_bodies')::boolean AND EXISTS (SELECT FROM ecstats.channels c WHERE c.kind = OLD.kind) THEN
+		RAISE EXCEPTION 'channel kind "%" is in use', OLD.kind
+			USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channel_kinds', COLUMN = 'kind',
+				DETAIL = format('Channel "%s" is of this kind.', (SELECT min(c.name) FROM ecstats.channels c WHERE c.kind = OLD.kind));
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
 END $$;
-COMMENT ON FUNCTION ecstats.channel_kinds_restore() IS 'Trigger: a restored row replaces the shipped one of its key';
-CREATE TRIGGER channel_kinds_restore BEFORE INSERT ON ecstats.channel_kinds FOR EACH ROW
-	WHEN (current_setting('check_function_bodies') = 'off')
-	EXECUTE FUNCTION ecstats.channel_kinds_restore();
+COMMENT ON FUNCTION ecstats.channel_kinds_used() IS 'Trigger: a kind that channels are of stays (23503)';
+CREATE TRIGGER channel_kinds_deleted BEFORE DELETE ON ecstats.channel_kinds
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channel_kinds_used();
+CREATE TRIGGER channel_kinds_renamed BEFORE UPDATE OF kind ON ecstats.channel_kinds
+	FOR EACH ROW WHEN (OLD.kind <> NEW.kind) EXECUTE FUNCTION ecstats.channel_kinds_used();
+
+CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('kind');
 
 -- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
 CREATE FUNCTION ecstats.channels_check() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	wrong text;
 BEGIN
@@ -1176,11 +1190,40 @@ BEGIN
 					'at most 2048; secret: NULL or one line; options: an object.';
 	END IF;
 	PERFORM ecstats.channel_options_check(NEW.options);
+	IF current_setting('check_function_bodies')::boolean THEN
+		PERFORM FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind FOR KEY SHARE;
+		IF NOT FOUND THEN
+			RAISE EXCEPTION 'channel kind "%" does not exist', left(NEW.kind, 63)
+				USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'kind',
+					HINT = format('There are %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind) FROM ecstats.channel_kinds k));
+		END IF;
+	END IF;
 	RETURN NEW;
 END $$;
 COMMENT ON FUNCTION ecstats.channels_check() IS 'Trigger: checks a channel (23514, 22023) without ever printing its url or secret';
 CREATE TRIGGER channels_check BEFORE INSERT OR UPDATE ON ecstats.channels
 	FOR EACH ROW EXECUTE FUNCTION ecstats.channels_check();
+
+-- A channel with messages on their way stays; a renamed one takes its deliveries along.
+CREATE FUNCTION ecstats.channels_used() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF TG_OP = 'UPDATE' THEN
+		UPDATE ecstats.deliveries d SET channel = NEW.name WHERE d.channel = OLD.name;
+		UPDATE ecstats.delivery_attempts a SET channel = NEW.name WHERE a.channel = OLD.name;
+		RETURN NULL;
+	ELSIF EXISTS (SELECT FROM ecstats.deliveries d WHERE d.channel = OLD.name AND d.status IN ('pending', 'sending')) THEN
+		RAISE EXCEPTION 'channel "%" has deliveries that are not settled', OLD.name
+			USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'name',
+				HINT = 'Cancel them with ecstats_cancel, or disable the channel instead.';
+	END IF;
+	RETURN OLD;
+END $$;
+COMMENT ON FUNCTION ecstats.channels_used() IS 'Trigger: keeps a channel that has unsettled deliveries (23503); renames the channel in deliveries and attempts';
+CREATE TRIGGER channels_deleted BEFORE DELETE ON ecstats.channels
+	FOR EACH ROW EXECUTE FUNCTION ecstats.channels_used();
+CREATE TRIGGER channels_renamed AFTER UPDATE OF name ON ecstats.channels
+	FOR EACH ROW WHEN (OLD.name <> NEW.name) EXECUTE FUNCTION ecstats.channels_used();
 
 -- ------------------------------------------------------------------ WeCom
 INSERT INTO ecstats.channel_kinds (kind, description, native, default_envelope, envelopes, mentions, limits, options,
@@ -1196,14 +1239,14 @@ VALUES ('wecom', 'WeCom 企业微信 group robot', 'exists($.msgtype)', 'markdow
 	  {"path": "$.news.articles", "max_items": 8}, {"path": "$.template_card.horizontal_content_list", "max_items": 6},
 	  {"path": "$.template_card.jump_list", "max_items": 3}]',
 	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 60, "lane": 1}',
-	'{$.body.errcode}', '$.body.errmsg', '$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0',
+	'{$.body.errcode}', '$.body.errmsg', '$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && $.body.errcode == 0',
 	'$.body.errmsg like_regex "wrong json format" flag "i"',
-	'$.http_status == 429 || $.body.errcode == 45009 || $.body.errcode == 45033',
+	'$.http_status == 429 || $.body.errcode == 45009',
 	'$.body.errcode == 40001 || $.body.errcode == 40003 || $.body.errcode == 40004 || $.body.errcode == 40006 || $.body.errcode == 40007
 	 || $.body.errcode == 40008 || $.body.errcode == 40009 || $.body.errcode == 40033 || $.body.errcode == 40035 || $.body.errcode == 40058
 	 || $.body.errcode == 40063 || $.body.errcode == 44001 || $.body.errcode == 44004 || $.body.errcode == 45001 || $.body.errcode == 45002
 	 || $.body.errcode == 45008 || $.body.errcode == 93000 || $.body.errcode == 93004 || $.body.errcode == 93008',
-	'$.body.errcode == -1 || $.body.errcode == 6000');
+	'$.body.errcode == -1 || $.body.errcode == 6000 || $.body.errcode == 45033');
 
 -- ------------------------------------------------------------------ DingTalk
 -- 310000 has several meanings that only the text tells apart. 1111 comes from a gate in front, with
@@ -1224,7 +1267,7 @@ VALUES ('dingtalk', 'DingTalk 钉钉 group robot', 'dingtalk', 'exists($.msgtype
 	'[{"max_bytes": 20000}]',
 	'{"rate": {"count": 20, "per_seconds": 60}, "throttle_seconds": 600, "lane": 1}',
 	'{$.body.errcode,"$.body.status ? (@ == 1111)"}', '$.body.errmsg',
-	'$.http_status >= 200 && $.http_status < 300 && $.body.errcode == 0 && !($.body.status == 1111)',
+	'$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && $.body.errcode == 0 && !($.body.status == 1111)',
 	'$.http_status == 429 || $.body.errcode == 130101 || $.body.errcode == 410100 || ($.body.status == 1111 && exists($.body.punish))',
 	'$.body ? (@.status == 1111).wait',
 	'$.body.errcode == 310000 && $.body.errmsg like_regex "timestamp" flag "i"',
@@ -1250,8 +1293,8 @@ VALUES ('feishu', 'Feishu / Lark 飞书 group robot', 'feishu', 'exists($.msg_ty
 	'[{"max_bytes": 20000}]',
 	'{"rate": [{"count": 100, "per_seconds": 60}, {"count": 5, "per_seconds": 1}], "throttle_seconds": 60, "lane": 1}',
 	'{$.body.code,$.body.StatusCode}', '$.body.msg',
-	'$.http_status >= 200 && $.http_status < 300 && ($.body.code == 0 || (!exists($.body.code) && $.body.StatusCode == 0))',
-	'$.http_status == 429 || $.body.code == 11232 || $.body.code == 99991400 || ($.body.code == 9499 && $.body.msg like_regex "too many|\\brate\\b" flag "i")',
+	'$.http_status >= 200 && $.http_status < 300 && $.body.type() == "object" && ($.body.code == 0 || (!exists($.body.code) && $.body.StatusCode == 0))',
+	'$.http_status == 429 || $.body.code == 11232 || $.body.code == 99991400 || ($.body.code == 9499 && $.body.msg like_regex "too many|(^|[^a-z])rate([^a-z]|$)" flag "i")',
 	'{x-ogw-ratelimit-reset,retry-after}',
 	'$.body.code == 19021',
 	'$.body.code == 9499 || $.body.code == 19001 || $.body.code == 19002 || $.body.code == 19022 || $.body.code == 19024 || $.body.code == 11246');
@@ -3407,12 +3450,15 @@ COMMENT ON FUNCTION ecstats.report_status() IS
 -- sql/46_channel.sql
 -- From a message to the body that a channel's provider takes. Nothing here sends or reads the clock.
 
--- What holds for a channel: its options over its kind's over these.
+-- What holds for a channel: its options over its kind's over these. PL/pgSQL, here and below, where a
+-- query runs at every claim: an SQL function that is not inlined plans it each time.
 CREATE FUNCTION ecstats.channel_settings(channel text) RETURNS jsonb
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE
-RETURN (SELECT '{"rate": null, "throttle_seconds": 60, "lane": 1, "max_retries": 3, "timeout_seconds": 15, "allow_private": false,
+	LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT '{"rate": null, "throttle_seconds": 60, "lane": 1, "max_retries": 3, "timeout_seconds": 15, "allow_private": false,
 		"on_unconfirmed": "retry", "breaker": null, "keyword": null, "mention": null}'::jsonb || k.options || c.options
-	FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind WHERE c.name = $1);
+		FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind WHERE c.name = channel);
+END $$;
 COMMENT ON FUNCTION ecstats.channel_settings(text) IS
 	'Options in force of a channel: channels.options over channel_kinds.options over built-in defaults. NULL for an unknown channel.';
 
@@ -3617,11 +3663,12 @@ CREATE FUNCTION ecstats.delivery_enqueue(report text, day date, revision int, oc
 	priority int, ttl interval, body jsonb, due timestamptz, source text DEFAULT NULL) RETURNS bigint
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	open boolean := (SELECT c.enabled FROM ecstats.channels c WHERE c.name = delivery_enqueue.channel);
+	open boolean;
 	oversize text;
 	id bigint;
 BEGIN
 	due := coalesce(due, now());
+	SELECT c.enabled INTO open FROM ecstats.channels c WHERE c.name = delivery_enqueue.channel FOR KEY SHARE;
 	IF open IS NULL THEN
 		RAISE EXCEPTION 'channel "%" does not exist', channel USING ERRCODE = '42704',
 			HINT = 'SELECT name, kind, enabled FROM ecstats.channels lists the channels.';
@@ -3651,6 +3698,13 @@ BEGIN
 		RETURNING d.id INTO id;
 	IF id IS NOT NULL THEN
 		PERFORM pg_notify('ecstats_deliveries', '');
+	ELSIF NOT EXISTS (SELECT FROM ecstats.deliveries d WHERE (d.source, d.occasion) = (delivery_enqueue.source, delivery_enqueue.occasion)
+		OR (d.report, d.day, d.revision, d.occasion, d.channel) = (delivery_enqueue.report, delivery_enqueue.day,
+			coalesce(delivery_enqueue.revision, 0), coalesce(delivery_enqueue.occasion, ''), delivery_enqueue.channel))
+	THEN
+		-- not this message: a message is never lost in silence
+		RAISE EXCEPTION 'the next id of ecstats.deliveries is taken' USING ERRCODE = '23505', TABLE = 'deliveries', SCHEMA = 'ecstats',
+			HINT = 'SELECT setval(''ecstats.deliveries_id_seq'', (SELECT max(id) FROM ecstats.deliveries)) after a restore without sequences.';
 	END IF;
 	RETURN id;
 END $$;
@@ -3690,18 +3744,25 @@ BEGIN
 		RAISE EXCEPTION 'delivery % does not exist', delivery USING ERRCODE = 'P0002',
 			HINT = 'Settled deliveries are dropped after config.log_retention.';
 	END IF;
+	PERFORM FROM ecstats.channels c WHERE c.name = d.channel FOR KEY SHARE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'channel "%" does not exist', d.channel USING ERRCODE = '42704',
+			DETAIL = format('Delivery %s went there.', delivery);
+	END IF;
 	PERFORM ecstats.delivery_move(delivery, '{dead,expired,cancelled,sent}', 'pending', at, next_attempt_at => at, attempts => 0,
 		expires_at => at + (d.expires_at - d.created_at));
 	PERFORM pg_notify('ecstats_deliveries', '');
 	RETURN delivery;
 END $$;
 COMMENT ON FUNCTION ecstats.delivery_replay(bigint, timestamptz) IS
-	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 55000 it is not settled.';
+	'Puts a settled delivery back to pending with all its attempts and its ttl anew. P0002 no such delivery, 42704 its channel is gone, 55000 it is not settled.';
 
 CREATE FUNCTION ecstats.delivery_is_home() RETURNS boolean
-	LANGUAGE sql STABLE
-RETURN EXISTS (SELECT FROM ecstats.home h, pg_catalog.pg_control_system() s
-	WHERE h.system_identifier = s.system_identifier AND h.database = pg_catalog.current_database());
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN EXISTS (SELECT FROM ecstats.home h, pg_control_system() s
+		WHERE h.system_identifier = s.system_identifier AND h.database = current_database());
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_is_home() IS 'Whether this is the database that was created or adopted, not a copy of it elsewhere.';
 
 -- ecstats_push(channel, message, priority, ttl)
@@ -3774,6 +3835,20 @@ BEGIN
 	RETURN NOT was_home;
 END $$;
 COMMENT ON FUNCTION @extschema@.ecstats_adopt() IS 'Makes this database the one whose messages leave. true when it was a copy of another, false when nothing changed.';
+
+-- What is settled and old goes, with its attempts (a trigger takes them along).
+CREATE FUNCTION ecstats.delivery_prune(before timestamptz, max_rows int) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone bigint;
+BEGIN
+	DELETE FROM ecstats.deliveries d WHERE d.id IN (
+		SELECT o.id FROM ecstats.deliveries o WHERE o.settled_at < before ORDER BY o.settled_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_prune(timestamptz, int) IS
+	'Deletes at most max_rows deliveries that were settled before an instant; returns how many.';
 -- sql/48_delivery_answer.sql
 -- What an answer means, by the rules of the channel's kind. Nothing here writes.
 
@@ -3833,10 +3908,17 @@ END $$;
 COMMENT ON FUNCTION ecstats.delivery_answer(jsonb) IS 'A result of the pusher as {"http_status", "error_kind", "body", "headers"}; body is parsed where it is JSON, header names are lower case.';
 
 CREATE FUNCTION ecstats.delivery_code(kind ecstats.channel_kinds, answer jsonb) RETURNS text
-	LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN (SELECT pg_catalog.left(pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) #>> '{}', 64)
-	FROM pg_catalog.unnest((kind).code_paths) WITH ORDINALITY AS p(path, n)
-	WHERE pg_catalog.jsonb_path_query_first(answer, p.path, '{}', true) IS NOT NULL ORDER BY p.n LIMIT 1);
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	path jsonpath;
+	code jsonb;
+BEGIN
+	FOREACH path IN ARRAY coalesce(kind.code_paths, '{}') LOOP
+		code := jsonb_path_query_first(answer, path, '{}', true);
+		EXIT WHEN code IS NOT NULL;
+	END LOOP;
+	RETURN left(code #>> '{}', 64);
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_code(ecstats.channel_kinds, jsonb) IS 'The provider''s own code in an answer, as text; NULL when there is none.';
 
 -- What an answer means. A transport failure before the request was sent is harmless, after it the
@@ -3879,7 +3961,7 @@ BEGIN
 		END IF;
 		EXIT WHEN seconds IS NOT NULL;
 	END LOOP;
-	RETURN make_interval(secs => least(greatest(seconds, 1), 3600));
+	RETURN CASE WHEN seconds IS NOT NULL THEN make_interval(secs => least(greatest(seconds, 1), 3600)) END;
 END $$;
 COMMENT ON FUNCTION ecstats.delivery_wait(ecstats.channel_kinds, jsonb, timestamptz) IS
 	'How long the provider asks to wait (wait_path, then wait_headers: seconds or an HTTP date), within 1 second to 1 hour; NULL when it does not say.';
@@ -3976,11 +4058,19 @@ COMMENT ON FUNCTION ecstats.delivery_room(text, timestamptz) IS
 	'How many more deliveries of a channel may leave at the instant at, by lane, rate, throttle and breaker; 0 while another transaction claims it. Locks the channel''s state row.';
 
 CREATE FUNCTION ecstats.delivery_expire(at timestamptz) RETURNS int
-	LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-	SELECT count(ecstats.delivery_move(e.id, '{pending}', 'expired', at, error => coalesce(e.last_error, 'expired before it could be sent')))::int
-	FROM (SELECT d.id, d.last_error FROM ecstats.deliveries d WHERE d.status = 'pending' AND d.expires_at <= at
-		ORDER BY d.expires_at LIMIT 500 FOR UPDATE SKIP LOCKED) e;
-$$;
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	e record;
+	expired int := 0;
+BEGIN
+	FOR e IN SELECT d.id, d.last_error FROM ecstats.deliveries d WHERE d.status = 'pending' AND d.expires_at <= at
+		ORDER BY d.expires_at LIMIT 500 FOR UPDATE SKIP LOCKED
+	LOOP
+		PERFORM ecstats.delivery_move(e.id, '{pending}', 'expired', at, error => coalesce(e.last_error, 'expired before it could be sent'));
+		expired := expired + 1;
+	END LOOP;
+	RETURN expired;
+END $$;
 COMMENT ON FUNCTION ecstats.delivery_expire(timestamptz) IS 'Moves pending deliveries whose time is over by at to expired. Returns how many.';
 
 -- Due deliveries in order of priority, then age, over all channels. Each channel is locked when its
@@ -4063,11 +4153,12 @@ COMMENT ON FUNCTION ecstats.delivery_claim(text, int) IS
 
 -- When a claim may next find something: due rows of open channels, leases and expiries.
 CREATE FUNCTION ecstats.pusher_beat_at(worker text, at timestamptz) RETURNS timestamptz
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	INSERT INTO ecstats.pushers AS p (worker, version, started_at, last_beat)
-		VALUES ($1, substring(current_setting('application_name') FROM '^ecstats-pusher[ /]([0-9][0-9.]{0,20})'), at, at)
-		ON CONFLICT (worker) DO UPDATE SET version = excluded.version, last_beat = excluded.last_beat;
-	SELECT CASE WHEN ecstats.delivery_is_home() THEN least(
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	INSERT INTO ecstats.pushers (worker, version, started_at, last_beat)
+		VALUES (pusher_beat_at.worker, substring(current_setting('application_name') FROM '^ecstats-pusher[ /]([0-9][0-9.]{0,20})'), at, at)
+		ON CONFLICT ON CONSTRAINT pushers_pkey DO UPDATE SET version = excluded.version, last_beat = excluded.last_beat;
+	RETURN CASE WHEN ecstats.delivery_is_home() THEN least(
 		(SELECT min(greatest(h.due, s.throttled_until, s.paused_until, s.rate_until, busy.until))
 			FROM ecstats.channels c
 			JOIN ecstats.channel_kinds k ON k.kind = c.kind
@@ -4078,7 +4169,7 @@ CREATE FUNCTION ecstats.pusher_beat_at(worker text, at timestamptz) RETURNS time
 			WHERE c.enabled AND h.due IS NOT NULL),
 		(SELECT min(d.lease_until) FROM ecstats.deliveries d WHERE d.status = 'sending'),
 		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending')) END;
-$$;
+END $$;
 COMMENT ON FUNCTION ecstats.pusher_beat_at(text, timestamptz) IS 'ecstats.pusher_beat at the instant at.';
 
 CREATE FUNCTION ecstats.pusher_beat(worker text) RETURNS timestamptz
@@ -4092,12 +4183,13 @@ COMMENT ON FUNCTION ecstats.pusher_beat(text) IS
 -- Counts a failure against the channel. With a breaker the failures-th one in a row pauses it, and
 -- so does each failed probe after the pause.
 CREATE FUNCTION ecstats.channel_failed(channel text, breaker jsonb, at timestamptz) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
 	UPDATE ecstats.channel_state s SET failures = s.failures + 1,
 		paused_until = CASE WHEN s.failures + 1 >= (breaker ->> 'failures')::numeric
 			THEN at + make_interval(secs => (breaker ->> 'pause_seconds')::float8) ELSE s.paused_until END
-	WHERE s.channel = $1;
-$$;
+	WHERE s.channel = channel_failed.channel;
+END $$;
 COMMENT ON FUNCTION ecstats.channel_failed(text, jsonb, timestamptz) IS 'Counts a failure of a channel and opens its breaker, if it has one.';
 
 -- What follows from a result of the attempt that a delivery is in. Returns the outcome.
@@ -4181,9 +4273,9 @@ DECLARE
 	k ecstats.channel_kinds;
 	answer jsonb := ecstats.delivery_answer(fact);
 	code text;
-	result text;
+	verdict text;
 	said text;
-	error text;
+	problem text;
 	wait interval;
 BEGIN
 	SELECT * INTO d FROM ecstats.deliveries r WHERE r.id = (fact ->> 'delivery_id')::bigint FOR UPDATE;
@@ -4195,24 +4287,24 @@ BEGIN
 	SELECT * INTO c FROM ecstats.channels r WHERE r.name = d.channel;
 	SELECT * INTO k FROM ecstats.channel_kinds r WHERE r.kind = c.kind;
 	code := ecstats.delivery_code(k, answer);
-	result := ecstats.delivery_classify(k, answer, (fact ->> 'request_sent')::boolean);
+	verdict := ecstats.delivery_classify(k, answer, (fact ->> 'request_sent')::boolean);
 	wait := ecstats.delivery_wait(k, answer, at);
 	said := coalesce(jsonb_path_query_first(answer, k.message_path, '{}', true) #>> '{}', fact ->> 'error');
-	IF result <> 'sent' OR answer @@ k.warning THEN
-		error := concat_ws(': ', concat_ws(', ', CASE result WHEN 'sent' THEN 'sent with a warning' WHEN 'unconfirmed' THEN 'it may have been delivered' END,
+	IF verdict <> 'sent' OR answer @@ k.warning THEN
+		problem := concat_ws(': ', concat_ws(', ', CASE verdict WHEN 'sent' THEN 'sent with a warning' WHEN 'unconfirmed' THEN 'it may have been delivered' END,
 			'HTTP ' || (answer ->> 'http_status'), answer ->> 'error_kind', 'code ' || code), nullif(said, code));
-		error := left(ecstats.delivery_mask(error, c.url, c.secret), 500);
+		problem := left(ecstats.delivery_mask(problem, c.url, c.secret), 500);
 	END IF;
 	UPDATE ecstats.delivery_attempts a SET
-			answered_at = at, finished_at = at, result = delivery_settle_one.result,
+			answered_at = at, finished_at = at, result = verdict,
 			http_status = (answer ->> 'http_status')::int, provider_code = ecstats.delivery_mask(code, c.url, c.secret),
-			error_kind = answer ->> 'error_kind', elapsed_ms = (fact ->> 'elapsed_ms')::numeric::int, error = delivery_settle_one.error,
+			error_kind = answer ->> 'error_kind', elapsed_ms = (fact ->> 'elapsed_ms')::numeric::int, error = problem,
 			response = ecstats.delivery_cut(ecstats.delivery_mask(fact ->> 'response', c.url, c.secret), 4096)
 		WHERE a.delivery_id = d.id AND a.attempt = (fact ->> 'attempt')::int;
 
-	IF d.status = 'sending' AND d.requests = (fact ->> 'attempt')::int OR result = 'sent' AND d.status <> 'sent' THEN
-		RETURN ecstats.delivery_conclude(d.id, result, wait, error, at, jitter);
-	ELSIF result = 'throttled' THEN
+	IF d.status = 'sending' AND d.requests = (fact ->> 'attempt')::int OR verdict = 'sent' AND d.status <> 'sent' THEN
+		RETURN ecstats.delivery_conclude(d.id, verdict, wait, problem, at, jitter);
+	ELSIF verdict = 'throttled' THEN
 		UPDATE ecstats.channel_state s SET throttled_until = greatest(s.throttled_until,
 			at + coalesce(wait, make_interval(secs => (ecstats.channel_settings(d.channel) ->> 'throttle_seconds')::float8)))
 			WHERE s.channel = d.channel;
@@ -4345,9 +4437,9 @@ BEGIN
 				  HINT = 'Give a date from 2000 on.';
 	END IF;
 	IF ecstats.day_start(day + 1) > at THEN
-		RAISE EXCEPTION 'business day % has not ended', day
+		RAISE EXCEPTION 'the business day has not ended'
 			USING ERRCODE = 'invalid_parameter_value',
-				  DETAIL = format('It ends at %s.', ecstats.day_start(day + 1)),
+				  DETAIL = format('Day %s ends at %s.', day, ecstats.day_start(day + 1)),
 				  HINT = 'SELECT * FROM ecstats_today() computes the running day and writes nothing.';
 	END IF;
 END

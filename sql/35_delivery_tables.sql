@@ -115,6 +115,7 @@ CREATE INDEX deliveries_due_idx ON ecstats.deliveries (channel, next_attempt_at)
 CREATE INDEX deliveries_expiry_idx ON ecstats.deliveries (expires_at) WHERE status = 'pending' AND expires_at IS NOT NULL;
 CREATE INDEX deliveries_lease_idx ON ecstats.deliveries (channel, lease_until) WHERE status = 'sending';
 CREATE INDEX deliveries_channel_idx ON ecstats.deliveries (channel, created_at);
+CREATE INDEX deliveries_settled_idx ON ecstats.deliveries (settled_at) WHERE settled_at IS NOT NULL;
 
 CREATE TABLE ecstats.delivery_attempts (
 	delivery_id bigint NOT NULL,

@@ -207,3 +207,17 @@ BEGIN
 	RETURN NOT was_home;
 END $$;
 COMMENT ON FUNCTION @extschema@.ecstats_adopt() IS 'Makes this database the one whose messages leave. true when it was a copy of another, false when nothing changed.';
+
+-- What is settled and old goes, with its attempts (a trigger takes them along).
+CREATE OR REPLACE FUNCTION ecstats.delivery_prune(before timestamptz, max_rows int) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone bigint;
+BEGIN
+	DELETE FROM ecstats.deliveries d WHERE d.id IN (
+		SELECT o.id FROM ecstats.deliveries o WHERE o.settled_at < before ORDER BY o.settled_at LIMIT max_rows FOR UPDATE SKIP LOCKED);
+	GET DIAGNOSTICS gone = ROW_COUNT;
+	RETURN gone;
+END $$;
+COMMENT ON FUNCTION ecstats.delivery_prune(timestamptz, int) IS
+	'Deletes at most max_rows deliveries that were settled before an instant; returns how many.';

@@ -90,9 +90,9 @@ BEGIN
 				  HINT = 'Give a date from 2000 on.';
 	END IF;
 	IF ecstats.day_start(day + 1) > at THEN
-		RAISE EXCEPTION 'business day % has not ended', day
+		RAISE EXCEPTION 'the business day has not ended'
 			USING ERRCODE = 'invalid_parameter_value',
-				  DETAIL = format('It ends at %s.', ecstats.day_start(day + 1)),
+				  DETAIL = format('Day %s ends at %s.', day, ecstats.day_start(day + 1)),
 				  HINT = 'SELECT * FROM ecstats_today() computes the running day and writes nothing.';
 	END IF;
 END

@@ -82,7 +82,10 @@ INSERT INTO ecstats.day_marks VALUES ('2026-03-09');
 SELECT pv, revision FROM ecstats_daily('2026-03-09');
 
 -- days that have not ended, or are none
+\set VERBOSITY terse
 SELECT ecstats_daily(ecstats_day());
+\set VERBOSITY default
+\set SHOW_CONTEXT never
 SELECT ecstats_daily(NULL);
 SELECT ecstats_daily('infinity');
 

@@ -60,8 +60,10 @@ SELECT ecstats_track(NULL);
 -- the same rules hold for INSERT and COPY
 INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('1999-12-31', 'x', 'ok');
 INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('infinity', 'x', 'ok');
+\set VERBOSITY terse
 INSERT INTO ecstats.events (event_time, user_id, event) VALUES (now() + interval '1 day 1 minute', 'x', 'ok');
 INSERT INTO ecstats.events (user_id, event) VALUES (NULL, 'ok');
+\set VERBOSITY default
 COPY ecstats.events (user_id, event) FROM stdin;
 good	ok
 bad	Not ok
