@@ -27,6 +27,7 @@ OBJS = \
 	src/rollup_money.o \
 	src/rollup_user.o \
 	src/rollup_event.o \
+	src/rollup_event_put.o \
 	src/rollup_order.o \
 	src/cron_expr.o \
 	src/cron_search.o \

@@ -23,7 +23,6 @@
 #define HUGE_PAGE ((Size) 2 * 1024 * 1024)
 
 static void check_limit(RollupSpace *space, Size size);
-static void ask_huge_pages(void *block, Size size);
 
 /*
  * ecstats_rollup_space_init makes the memory of one call, a child of the current context: what the
@@ -40,17 +39,29 @@ ecstats_rollup_space_init(RollupSpace *space)
 
 /*
  * ecstats_rollup_alloc returns a zeroed block of any size, or fails with 53200 when the call would
- * take more than its limit.
+ * take more than its limit. A large block begins on a huge page, with the address of what was
+ * allocated before it.
  */
 void *
 ecstats_rollup_alloc(RollupSpace *space, Size size)
 {
-	void *block;
+	char *block;
+	char *start;
 
 	check_limit(space, size);
-	block = MemoryContextAllocHuge(space->context, size);
+	if (size < HUGE_PAGE)
+		block = MemoryContextAlloc(space->context, size);
+	else
+	{
+		start = MemoryContextAllocHuge(space->context, size + HUGE_PAGE + sizeof(char *));
+		block = (char *) TYPEALIGN(HUGE_PAGE, start + sizeof(char *));
+		memcpy(block - sizeof(char *), &start, sizeof(char *));
+#ifdef MADV_HUGEPAGE
+		/* Only a hint: the block is read at random, and its answer does not matter. */
+		(void) madvise(block, TYPEALIGN_DOWN(HUGE_PAGE, size), MADV_HUGEPAGE);
+#endif
+	}
 	space->used += size;
-	ask_huge_pages(block, size);
 	memset(block, 0, size);
 	return block;
 }
@@ -61,7 +72,11 @@ ecstats_rollup_alloc(RollupSpace *space, Size size)
 void
 ecstats_rollup_free(RollupSpace *space, void *block, Size size)
 {
-	pfree(block);
+	char *start = block;
+
+	if (size >= HUGE_PAGE)
+		memcpy(&start, (char *) block - sizeof(char *), sizeof(char *));
+	pfree(start);
 	space->used -= size;
 }
 
@@ -71,13 +86,14 @@ ecstats_rollup_free(RollupSpace *space, void *block, Size size)
 void *
 ecstats_rollup_grow(RollupSpace *space, void *block, Size old_size, Size new_size)
 {
-	if (block == NULL)
-		return ecstats_rollup_alloc(space, new_size);
-	check_limit(space, new_size - old_size);
-	block = repalloc_huge(block, new_size);
-	space->used += new_size - old_size;
-	memset((char *) block + old_size, 0, new_size - old_size);
-	return block;
+	void *grown = ecstats_rollup_alloc(space, new_size);
+
+	if (block != NULL)
+	{
+		memcpy(grown, block, old_size);
+		ecstats_rollup_free(space, block, old_size);
+	}
+	return grown;
 }
 
 /*
@@ -93,22 +109,6 @@ check_limit(RollupSpace *space, Size size)
 				 errdetail("Another %zu bytes were asked for after %zu bytes.", size, space->used),
 				 errhint("Compute a shorter range of time, or look for ids that are different in "
 						 "every row.")));
-}
-
-/*
- * ask_huge_pages tells the system that a large block will be read at random; only a hint, so that
- * its answer does not matter.
- */
-static void
-ask_huge_pages(void *block, Size size)
-{
-#ifdef MADV_HUGEPAGE
-	uintptr_t from = TYPEALIGN(HUGE_PAGE, (uintptr_t) block);
-	uintptr_t to = TYPEALIGN_DOWN(HUGE_PAGE, (uintptr_t) block + size);
-
-	if (from < to)
-		(void) madvise((void *) from, to - from, MADV_HUGEPAGE);
-#endif
 }
 
 /*

@@ -9,11 +9,13 @@
  *		rollup_money.c   exact sums of numeric
  *		rollup_user.c    per-user counters of events
  *		rollup_event.c   the scan of events
+ *		rollup_event_put.c  what the scan of events returns
  *		rollup_order.c   the scan of order lines
  */
 #ifndef ECSTATS_ROLLUP_H
 #define ECSTATS_ROLLUP_H
 
+#include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/array.h"
@@ -172,14 +174,63 @@ rollup_hash(const RollupTable *table, const char *bytes, uint32 length)
 }
 
 /*
+ * rollup_equal compares two strings of the same length: ids are short, a call would cost more.
+ */
+static inline bool
+rollup_equal(const char *a, const char *b, uint32 length)
+{
+	uint64 left;
+	uint64 right;
+	uint32 at;
+
+	if (length < 8)
+	{
+		for (at = 0; at < length; at++)
+			if (a[at] != b[at])
+				return false;
+		return true;
+	}
+	for (at = 0; at + 8 < length; at += 8)
+	{
+		memcpy(&left, a + at, 8);
+		memcpy(&right, b + at, 8);
+		if (left != right)
+			return false;
+	}
+	memcpy(&left, a + length - 8, 8);
+	memcpy(&right, b + length - 8, 8);
+	return left == right;
+}
+
+/*
+ * rollup_record_is tells whether a record's string is this one.
+ */
+static inline bool
+rollup_record_is(const RollupTable *table, const RollupRecord *record, const char *bytes,
+				 uint32 length)
+{
+	return record->length == length &&
+		   rollup_equal(rollup_record_bytes(table, record), bytes, length);
+}
+
+/*
+ * rollup_prefetch asks for the cache line of an address; any address will do.
+ */
+static inline void
+rollup_prefetch(const void *address)
+{
+#if defined(__GNUC__)
+	__builtin_prefetch(address, 1);
+#endif
+}
+
+/*
  * rollup_table_prefetch asks for the slot that a hash starts at.
  */
 static inline void
 rollup_table_prefetch(const RollupTable *table, uint32 hash)
 {
-#if defined(__GNUC__)
-	__builtin_prefetch(&table->slots[hash & table->mask]);
-#endif
+	rollup_prefetch(&table->slots[hash & table->mask]);
 }
 
 /*
@@ -195,17 +246,27 @@ rollup_table_guess(const RollupTable *table, uint32 hash)
 	{
 		if (table->slots[at].hash == hash)
 		{
-#if defined(__GNUC__)
 			const char *record = (const char *) rollup_record(table, table->slots[at].ref);
 
-			__builtin_prefetch(record, 1);
-			__builtin_prefetch(record + 63, 1);
-#endif
+			rollup_prefetch(record);
+			rollup_prefetch(record + 63);
 			return table->slots[at].ref;
 		}
 		at = (at + 1) & table->mask;
 	}
 	return 0;
+}
+
+/*
+ * rollup_text returns a text datum in a form whose bytes can be read; if that is another one than
+ * what was given, the caller frees it.
+ */
+static inline struct varlena *
+rollup_text(struct varlena *stored)
+{
+	if (VARATT_IS_EXTERNAL(stored) || VARATT_IS_COMPRESSED(stored))
+		return pg_detoast_datum_packed(stored);
+	return stored;
 }
 
 /* ---------------------------------------------------------------- rollup_counts.c */
@@ -286,5 +347,47 @@ rollup_user_add(RollupUsers *users, uint32 ref, RollupUser *user, uint32 event)
 	else if (++user->near[event] == 0)
 		ecstats_rollup_user_add_far(users, ref, user, event, 256);
 }
+
+/* ---------------------------------------------------------------- rollup_event.c, rollup_event_put.c */
+
+/* What is known of an event name. */
+typedef struct RollupEvent
+{
+	int64 events;
+	int64 users; /* filled in after the pass */
+	uint32 ref;	 /* record in RollupEventScan.names */
+	bool page_view;
+} RollupEvent;
+
+/* One row of a batch. */
+typedef struct RollupBatchRow
+{
+	const char *id; /* in RollupEventScan.bytes */
+	uint32 length;
+	uint32 hash;
+	uint32 ref;	  /* a record that is probably this user's */
+	uint32 event; /* number from 0 */
+} RollupBatchRow;
+
+typedef struct RollupEventScan
+{
+	RollupSpace space;
+	TimestampTz from_time;
+	TimestampTz to_time;
+	Datum *page_views;
+	int npage_views;
+	RollupTable names; /* payload: number of the event, from 0 */
+	RollupEvent *events;
+	uint32 nevents;
+	uint32 max_events;
+	RollupUsers users;
+	RollupBatchRow *rows;
+	uint32 nrows;
+	char *bytes; /* the ids of the batch */
+	uint32 nbytes;
+} RollupEventScan;
+
+extern void ecstats_rollup_event_put(RollupEventScan *scan, RollupResult *result, ArrayType *funnel,
+									 bool with_users);
 
 #endif /* ECSTATS_ROLLUP_H */

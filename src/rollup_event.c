@@ -34,42 +34,8 @@
 #define BATCH_BYTES	 (ROLLUP_MAX_LENGTH + 1)
 #define SCAN_COLUMNS 3
 
-/* What is known of an event name. */
-typedef struct EventName
-{
-	int64 events;
-	int64 users; /* filled in after the pass */
-	uint32 ref;	 /* record in EventScan.names */
-	bool page_view;
-} EventName;
-
-/* One row of a batch. */
-typedef struct BatchRow
-{
-	const char *id; /* in EventScan.bytes */
-	uint32 length;
-	uint32 hash;
-	uint32 ref;	  /* a record that is probably this user's */
-	uint32 event; /* number from 0 */
-} BatchRow;
-
-typedef struct EventScan
-{
-	RollupSpace space;
-	TimestampTz from_time;
-	TimestampTz to_time;
-	Datum *page_views;
-	int npage_views;
-	RollupTable names; /* payload: number of the event, from 0 */
-	EventName *events;
-	uint32 nevents;
-	uint32 max_events;
-	RollupUsers users;
-	BatchRow *rows;
-	uint32 nrows;
-	char *bytes; /* the ids of the batch */
-	uint32 nbytes;
-} EventScan;
+/* Rows lie in a page from its end down: the ones after the next few are this far below. */
+#define AHEAD 256
 
 /* The three columns of a row, as they lie in the tuple. */
 typedef struct EventRow
@@ -81,23 +47,18 @@ typedef struct EventRow
 
 PG_FUNCTION_INFO_V1(ecstats_rollup_scan_events);
 
-static void scan_init(EventScan *scan, FunctionCallInfo fcinfo);
+static void scan_init(RollupEventScan *scan, FunctionCallInfo fcinfo);
 static void check_parent(Relation parent);
-static void scan_relation(EventScan *scan, Oid relid, Snapshot snapshot);
-static void scan_partitions(EventScan *scan, Relation parent, Snapshot snapshot);
-static bool bounds_meet_range(EventScan *scan, PartitionBoundInfo bounds, int index);
-static void scan_heap(EventScan *scan, Relation heap, Snapshot snapshot);
+static void scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot);
+static void scan_partitions(RollupEventScan *scan, Relation parent, Snapshot snapshot);
+static bool bounds_meet_range(RollupEventScan *scan, PartitionBoundInfo bounds, int index);
+static void scan_heap(RollupEventScan *scan, Relation heap, Snapshot snapshot);
 static bool get_row_in_place(HeapTuple tuple, EventRow *row);
 static void get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row);
-static void take_row(EventScan *scan, const EventRow *row);
-static uint32 event_number(EventScan *scan, Datum event);
-static bool is_page_view(const EventScan *scan, const char *name, uint32 length);
-static void flush_batch(EventScan *scan);
-static void put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts);
-static void put_totals(EventScan *scan, RollupResult *result);
-static void put_events(EventScan *scan, RollupResult *result, bool numbers);
-static void put_funnel(EventScan *scan, RollupResult *result, ArrayType *funnel);
-static void put_users(EventScan *scan, RollupResult *result);
+static void take_row(RollupEventScan *scan, const EventRow *row);
+static uint32 event_number(RollupEventScan *scan, Datum event);
+static bool is_page_view(const RollupEventScan *scan, const char *name, uint32 length);
+static void flush_batch(RollupEventScan *scan);
 
 /*
  * ecstats_rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[],
@@ -110,7 +71,7 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 	ArrayType *funnel = PG_GETARG_ARRAYTYPE_P(3);
 	bool with_users = PG_GETARG_BOOL(4);
 	RollupResult result;
-	EventScan scan;
+	RollupEventScan scan;
 	Relation parent;
 	Snapshot snapshot;
 	int64 *by_event;
@@ -133,11 +94,7 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 	for (i = 0; i < scan.nevents; i++)
 		scan.events[i].users = by_event[i];
 
-	put_totals(&scan, &result);
-	put_events(&scan, &result, with_users);
-	put_funnel(&scan, &result, funnel);
-	if (with_users)
-		put_users(&scan, &result);
+	ecstats_rollup_event_put(&scan, &result, funnel, with_users);
 	MemoryContextDelete(scan.space.context);
 	return (Datum) 0;
 }
@@ -146,7 +103,7 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
  * scan_init makes an empty state from the arguments.
  */
 static void
-scan_init(EventScan *scan, FunctionCallInfo fcinfo)
+scan_init(RollupEventScan *scan, FunctionCallInfo fcinfo)
 {
 	memset(scan, 0, sizeof(*scan));
 	scan->from_time = PG_GETARG_TIMESTAMPTZ(0);
@@ -156,7 +113,7 @@ scan_init(EventScan *scan, FunctionCallInfo fcinfo)
 	ecstats_rollup_space_init(&scan->space);
 	ecstats_rollup_table_init(&scan->names, &scan->space, sizeof(uint32));
 	ecstats_rollup_users_init(&scan->users, &scan->space);
-	scan->rows = ecstats_rollup_alloc(&scan->space, BATCH_ROWS * sizeof(BatchRow));
+	scan->rows = ecstats_rollup_alloc(&scan->space, BATCH_ROWS * sizeof(RollupBatchRow));
 	scan->bytes = ecstats_rollup_alloc(&scan->space, BATCH_BYTES);
 }
 
@@ -191,7 +148,7 @@ check_parent(Relation parent)
  * transaction ends, as a query would.
  */
 static void
-scan_relation(EventScan *scan, Oid relid, Snapshot snapshot)
+scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot)
 {
 	Relation rel;
 
@@ -220,7 +177,7 @@ scan_relation(EventScan *scan, Oid relid, Snapshot snapshot)
  * and the default one; all of them if the table is not partitioned by event_time.
  */
 static void
-scan_partitions(EventScan *scan, Relation parent, Snapshot snapshot)
+scan_partitions(RollupEventScan *scan, Relation parent, Snapshot snapshot)
 {
 	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
 	PartitionKey key = RelationGetPartitionKey(parent);
@@ -249,7 +206,7 @@ scan_partitions(EventScan *scan, Relation parent, Snapshot snapshot)
  * (exclusive) can have rows of the range.
  */
 static bool
-bounds_meet_range(EventScan *scan, PartitionBoundInfo bounds, int index)
+bounds_meet_range(RollupEventScan *scan, PartitionBoundInfo bounds, int index)
 {
 	if (index > 0 && bounds->kind[index - 1][0] == PARTITION_RANGE_DATUM_VALUE &&
 		DatumGetTimestampTz(bounds->datums[index - 1][0]) >= scan->to_time)
@@ -264,7 +221,7 @@ bounds_meet_range(EventScan *scan, PartitionBoundInfo bounds, int index)
  * scan_heap takes the rows of one table that are in the range.
  */
 static void
-scan_heap(EventScan *scan, Relation heap, Snapshot snapshot)
+scan_heap(RollupEventScan *scan, Relation heap, Snapshot snapshot)
 {
 	Oid relid = RelationGetRelid(heap);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
@@ -283,6 +240,8 @@ scan_heap(EventScan *scan, Relation heap, Snapshot snapshot)
 	{
 		if ((++seen & 0xFF) == 0)
 			CHECK_FOR_INTERRUPTS();
+		if (in_place)
+			rollup_prefetch((char *) ((HeapTupleTableSlot *) slot)->tuple->t_data - AHEAD);
 		if (!in_place || !get_row_in_place(((HeapTupleTableSlot *) slot)->tuple, &row))
 			get_row(slot, columns, &row);
 		if (row.event_time >= scan->from_time && row.event_time < scan->to_time)
@@ -345,12 +304,12 @@ get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row)
  * is gone as soon as the next one is read.
  */
 static void
-take_row(EventScan *scan, const EventRow *row)
+take_row(RollupEventScan *scan, const EventRow *row)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(row->user_id);
-	struct varlena *id = pg_detoast_datum_packed(stored);
+	struct varlena *id = rollup_text(stored);
 	uint32 length = VARSIZE_ANY_EXHDR(id);
-	BatchRow *entry;
+	RollupBatchRow *entry;
 
 	if (length > ROLLUP_MAX_LENGTH)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
@@ -364,7 +323,7 @@ take_row(EventScan *scan, const EventRow *row)
 	entry->length = length;
 	memcpy(scan->bytes + scan->nbytes, VARDATA_ANY(id), length);
 	scan->nbytes += length;
-	entry->hash = rollup_hash(&scan->users.table, entry->id, length);
+	entry->hash = rollup_hash(&scan->users.table, VARDATA_ANY(id), length);
 	rollup_table_prefetch(&scan->users.table, entry->hash);
 	entry->event = event_number(scan, row->event);
 	if (id != stored)
@@ -375,19 +334,20 @@ take_row(EventScan *scan, const EventRow *row)
  * event_number counts an event and returns the number of its name, a new one for a new name.
  */
 static uint32
-event_number(EventScan *scan, Datum event)
+event_number(RollupEventScan *scan, Datum event)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(event);
-	struct varlena *name = pg_detoast_datum_packed(stored);
+	struct varlena *name = rollup_text(stored);
 	uint32 length = VARSIZE_ANY_EXHDR(name);
-	RollupRecord *record;
+	uint32 hash = rollup_hash(&scan->names, VARDATA_ANY(name), length);
+	uint32 ref = rollup_table_guess(&scan->names, hash);
+	RollupRecord *record = ref != 0 ? rollup_record(&scan->names, ref) : NULL;
+	bool found = true;
 	uint32 number;
-	uint32 ref;
-	bool found;
 
-	record = ecstats_rollup_table_intern(&scan->names,
-										 rollup_hash(&scan->names, VARDATA_ANY(name), length),
-										 VARDATA_ANY(name), length, &ref, &found);
+	if (record == NULL || !rollup_record_is(&scan->names, record, VARDATA_ANY(name), length))
+		record = ecstats_rollup_table_intern(&scan->names, hash, VARDATA_ANY(name), length, &ref,
+											 &found);
 	if (!found)
 	{
 		if (scan->nevents == scan->max_events)
@@ -395,8 +355,8 @@ event_number(EventScan *scan, Datum event)
 			uint32 max_events = Max(64, scan->max_events * 2);
 
 			scan->events = ecstats_rollup_grow(&scan->space, scan->events,
-											   scan->max_events * sizeof(EventName),
-											   max_events * sizeof(EventName));
+											   scan->max_events * sizeof(RollupEvent),
+											   max_events * sizeof(RollupEvent));
 			scan->max_events = max_events;
 		}
 		number = scan->nevents++;
@@ -415,7 +375,7 @@ event_number(EventScan *scan, Datum event)
  * is_page_view tells whether a name is in the list; asked once for each name.
  */
 static bool
-is_page_view(const EventScan *scan, const char *name, uint32 length)
+is_page_view(const RollupEventScan *scan, const char *name, uint32 length)
 {
 	int i;
 
@@ -431,11 +391,11 @@ is_page_view(const EventScan *scan, const char *name, uint32 length)
  * cache what the round before asked for: slots, records, counters.
  */
 static void
-flush_batch(EventScan *scan)
+flush_batch(RollupEventScan *scan)
 {
 	RollupTable *table = &scan->users.table;
 	RollupRecord *record;
-	BatchRow *row;
+	RollupBatchRow *row;
 	uint32 i;
 	bool found;
 
@@ -447,152 +407,11 @@ flush_batch(EventScan *scan)
 	{
 		row = &scan->rows[i];
 		record = row->ref != 0 ? rollup_record(table, row->ref) : NULL;
-		if (record == NULL || record->length != row->length ||
-			memcmp(rollup_record_bytes(table, record), row->id, row->length) != 0)
+		if (record == NULL || !rollup_record_is(table, record, row->id, row->length))
 			record = ecstats_rollup_table_intern(table, row->hash, row->id, row->length, &row->ref,
 												 &found);
 		rollup_user_add(&scan->users, row->ref, (RollupUser *) record->payload, row->event);
 	}
 	scan->nrows = 0;
 	scan->nbytes = 0;
-}
-
-/*
- * put_row returns one row; name and counts may be 0 for NULL, b negative.
- */
-static void
-put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts)
-{
-	Datum values[5];
-	bool nulls[5];
-
-	values[0] = CharGetDatum(kind);
-	values[1] = name;
-	values[2] = Int64GetDatum(a);
-	values[3] = Int64GetDatum(b);
-	values[4] = counts;
-	nulls[0] = nulls[2] = false;
-	nulls[1] = name == (Datum) 0;
-	nulls[3] = b < 0;
-	nulls[4] = counts == (Datum) 0;
-	tuplestore_putvalues(result->store, result->desc, values, nulls);
-}
-
-/*
- * put_totals returns rows 't' (events, page views) and 'v' (users).
- */
-static void
-put_totals(EventScan *scan, RollupResult *result)
-{
-	int64 events = 0;
-	int64 page_views = 0;
-	uint32 i;
-
-	for (i = 0; i < scan->nevents; i++)
-	{
-		events += scan->events[i].events;
-		if (scan->events[i].page_view)
-			page_views += scan->events[i].events;
-	}
-	put_row(result, 't', (Datum) 0, events, page_views, (Datum) 0);
-	put_row(result, 'v', (Datum) 0, scan->users.table.members, -1, (Datum) 0);
-}
-
-/*
- * put_events returns a row 'e' for each event and, if wanted, a row 'n' with its number.
- */
-static void
-put_events(EventScan *scan, RollupResult *result, bool numbers)
-{
-	uint32 i;
-
-	for (i = 0; i < scan->nevents; i++)
-	{
-		RollupRecord *record = rollup_record(&scan->names, scan->events[i].ref);
-		text *name = cstring_to_text_with_len(rollup_record_bytes(&scan->names, record),
-											  (int) record->length);
-
-		put_row(result, 'e', PointerGetDatum(name), scan->events[i].events, scan->events[i].users,
-				(Datum) 0);
-		if (numbers)
-			put_row(result, 'n', PointerGetDatum(name), (int64) i + 1, -1, (Datum) 0);
-		pfree(name);
-	}
-}
-
-/*
- * put_funnel returns a row 'f' for each step: the users who have it and all earlier ones.
- */
-static void
-put_funnel(EventScan *scan, RollupResult *result, ArrayType *funnel)
-{
-	Datum *steps;
-	uint32 *numbers;
-	int64 *users;
-	int nsteps;
-	int known = 0; /* steps before the first one that nobody has */
-	uint32 chunk = 0;
-	uint32 at = 0;
-	RollupRecord *record;
-	int i;
-
-	ecstats_rollup_texts(funnel, "funnel", &steps, &nsteps);
-	if (nsteps == 0)
-		return;
-	numbers = ecstats_rollup_alloc(&scan->space, nsteps * sizeof(uint32));
-	users = ecstats_rollup_alloc(&scan->space, nsteps * sizeof(int64));
-	for (i = 0; i < nsteps && known == i; i++)
-	{
-		text *step = DatumGetTextPP(steps[i]);
-		uint32 length = VARSIZE_ANY_EXHDR(step);
-		uint32 n;
-
-		for (n = 0; n < scan->nevents && known == i; n++)
-		{
-			record = rollup_record(&scan->names, scan->events[n].ref);
-			if (record->length == length &&
-				memcmp(rollup_record_bytes(&scan->names, record), VARDATA_ANY(step), length) == 0)
-				numbers[known++] = n;
-		}
-	}
-	while (known > 0 && (record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
-		for (i = 0;
-			 i < known && ecstats_rollup_user_did(&scan->users,
-												  (const RollupUser *) record->payload, numbers[i]);
-			 i++)
-			users[i]++;
-	for (i = 0; i < nsteps; i++)
-		put_row(result, 'f', steps[i], i + 1, users[i], (Datum) 0);
-}
-
-/*
- * put_users returns a row 'u' for each user: events, different names, packed counts.
- */
-static void
-put_users(EventScan *scan, RollupResult *result)
-{
-	char *id = ecstats_rollup_alloc(&scan->space, VARHDRSZ + ROLLUP_MAX_LENGTH);
-	StringInfoData packed;
-	uint32 chunk = 0;
-	uint32 at = 0;
-	RollupRecord *record;
-
-	initStringInfo(&packed);
-	while ((record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
-	{
-		int ncounts =
-			ecstats_rollup_user_counts(&scan->users, (const RollupUser *) record->payload);
-		int64 events = 0;
-		int i;
-
-		for (i = 0; i < ncounts; i++)
-			events += scan->users.counts[i].count;
-		memcpy(id + VARHDRSZ, rollup_record_bytes(&scan->users.table, record), record->length);
-		SET_VARSIZE(id, VARHDRSZ + record->length);
-		resetStringInfo(&packed);
-		appendStringInfoSpaces(&packed, VARHDRSZ);
-		ecstats_rollup_counts_pack(&packed, scan->users.counts, ncounts);
-		SET_VARSIZE(packed.data, packed.len);
-		put_row(result, 'u', PointerGetDatum(id), events, ncounts, PointerGetDatum(packed.data));
-	}
 }

@@ -304,7 +304,7 @@ group_number(OrderScan *scan, const Datum *values)
 	for (i = COLUMN_PRODUCT; i <= COLUMN_CHANNEL; i++)
 	{
 		struct varlena *stored = (struct varlena *) DatumGetPointer(values[i]);
-		struct varlena *text = pg_detoast_datum_packed(stored);
+		struct varlena *text = rollup_text(stored);
 
 		if (i > COLUMN_PRODUCT)
 			appendStringInfoChar(&scan->key, '\0');
@@ -341,7 +341,7 @@ static uint32
 see(SeenTable *table, Datum string, SeenAs role)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(string);
-	struct varlena *text = pg_detoast_datum_packed(stored);
+	struct varlena *text = rollup_text(stored);
 	uint32 length = VARSIZE_ANY_EXHDR(text);
 	RollupRecord *record;
 	Seen *seen;
@@ -369,7 +369,7 @@ static bool
 is_abnormal(const OrderScan *scan, Datum status)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(status);
-	struct varlena *text = pg_detoast_datum_packed(stored);
+	struct varlena *text = rollup_text(stored);
 	Size length = VARSIZE_ANY_EXHDR(text);
 	bool listed = false;
 	int i;

@@ -7,6 +7,7 @@
 
 #include "miscadmin.h"
 
+#include "compat.h"
 #include "rollup.h"
 
 #define FIRST_SLOTS 1024
@@ -102,8 +103,7 @@ ecstats_rollup_table_intern(RollupTable *table, uint32 hash, const char *bytes, 
 		if (table->slots[at].hash != hash)
 			continue;
 		record = rollup_record(table, table->slots[at].ref);
-		if (record->length == length &&
-			memcmp(rollup_record_bytes(table, record), bytes, length) == 0)
+		if (rollup_record_is(table, record, bytes, length))
 		{
 			*ref = table->slots[at].ref;
 			*found = true;

@@ -8,6 +8,7 @@
 
 #include "miscadmin.h"
 
+#include "compat.h"
 #include "rollup.h"
 
 #define FIRST_FAR 1024
