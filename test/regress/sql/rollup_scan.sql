@@ -1,0 +1,290 @@
+-- The one-pass rollup against the same figures in plain SQL.
+SET client_min_messages = warning;
+DROP EXTENSION IF EXISTS ecstats CASCADE;
+CREATE EXTENSION ecstats;
+SET timezone = 'UTC';
+SET search_path = pg_catalog, public, pg_temp;
+
+-- ---------------------------------------------------------------- helpers
+-- What plain SQL says of the events of a range.
+CREATE FUNCTION pg_temp.expected_events(from_time timestamptz, to_time timestamptz, page_views text[], funnel text[])
+	RETURNS TABLE (kind text, name text, a bigint, b bigint)
+	LANGUAGE sql AS $$
+	WITH e AS (SELECT user_id, event FROM ecstats.events WHERE event_time >= from_time AND event_time < to_time)
+	SELECT 't', NULL, count(*), count(*) FILTER (WHERE event = ANY (page_views)) FROM e
+	UNION ALL SELECT 'v', NULL, count(DISTINCT user_id), NULL FROM e
+	UNION ALL SELECT 'e', event, count(*), count(DISTINCT user_id) FROM e GROUP BY event
+	UNION ALL SELECT 'u', user_id, count(*), count(DISTINCT event) FROM e GROUP BY user_id
+	UNION ALL
+	SELECT 'f', funnel[step], step, (
+		SELECT count(*) FROM (
+			SELECT user_id FROM e WHERE event = ANY (funnel[:step]) GROUP BY user_id
+			HAVING count(DISTINCT event) = (SELECT count(DISTINCT f) FROM unnest(funnel[:step]) f)) u)
+	FROM generate_subscripts(funnel, 1) step
+$$;
+
+-- The differences between the two, and between the users' counts.
+CREATE FUNCTION pg_temp.event_differences(from_time timestamptz, to_time timestamptz, page_views text[] DEFAULT '{page_view,e1,nobody}',
+		funnel text[] DEFAULT '{page_view,e1,e40}')
+	RETURNS TABLE (side text, kind text, name text, a bigint, b bigint)
+	LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE got AS SELECT * FROM ecstats.rollup_scan_events(from_time, to_time, page_views, funnel, true);
+	CREATE TEMP TABLE want AS SELECT * FROM pg_temp.expected_events(from_time, to_time, page_views, funnel);
+	RETURN QUERY
+		(SELECT 'only C', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind <> 'n'
+			EXCEPT ALL SELECT 'only C', w.* FROM want w)
+		UNION ALL
+		(SELECT 'only SQL', w.* FROM want w
+			EXCEPT ALL SELECT 'only SQL', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind <> 'n');
+	CREATE TEMP TABLE got_counts AS
+		SELECT u.name AS user_id, n.name AS event, c.event_count
+		FROM got u CROSS JOIN LATERAL ecstats.rollup_counts_unpack(u.counts) c JOIN got n ON n.kind = 'n' AND n.a = c.event_no
+		WHERE u.kind = 'u';
+	CREATE TEMP TABLE want_counts AS
+		SELECT e.user_id, e.event, count(*) AS event_count FROM ecstats.events e
+		WHERE e.event_time >= from_time AND e.event_time < to_time GROUP BY 1, 2;
+	RETURN QUERY
+		(SELECT 'only C', 'counts', concat_ws(' ', g.user_id, g.event), g.event_count, NULL::bigint FROM got_counts g
+			EXCEPT ALL SELECT 'only C', 'counts', concat_ws(' ', w.user_id, w.event), w.event_count, NULL::bigint FROM want_counts w)
+		UNION ALL
+		(SELECT 'only SQL', 'counts', concat_ws(' ', w.user_id, w.event), w.event_count, NULL::bigint FROM want_counts w
+			EXCEPT ALL SELECT 'only SQL', 'counts', concat_ws(' ', g.user_id, g.event), g.event_count, NULL::bigint FROM got_counts g)
+		UNION ALL
+		SELECT 'total', 'counts', g.name, g.a, ecstats.rollup_counts_total(g.counts) FROM got g
+		WHERE g.kind = 'u' AND g.a <> ecstats.rollup_counts_total(g.counts);
+	DROP TABLE got, want, got_counts, want_counts;
+END
+$$;
+
+-- ---------------------------------------------------------------- events
+CREATE TABLE ecstats.rollup_d1 PARTITION OF ecstats.events FOR VALUES FROM ('2024-05-01') TO ('2024-05-02');
+CREATE TABLE ecstats.rollup_d2 PARTITION OF ecstats.events FOR VALUES FROM ('2024-05-02') TO ('2024-05-03')
+	PARTITION BY HASH (user_id);
+CREATE TABLE ecstats.rollup_d2a PARTITION OF ecstats.rollup_d2 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE ecstats.rollup_d2b PARTITION OF ecstats.rollup_d2 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+
+-- A partition whose columns lie otherwise, with one dropped in front and one dropped and added again.
+CREATE TABLE ecstats.rollup_d3 (junk int, extra jsonb NOT NULL DEFAULT '{}', event text COLLATE "C" NOT NULL, event_time timestamptz NOT NULL,
+	page_url text, user_id int, event_id uuid);
+ALTER TABLE ecstats.rollup_d3 DROP COLUMN junk, DROP COLUMN user_id;
+ALTER TABLE ecstats.rollup_d3 ADD COLUMN user_id text COLLATE "C" NOT NULL,
+	ADD CONSTRAINT events_valid CHECK (ecstats.event_check(event_time, user_id, event, page_url, extra));
+ALTER TABLE ecstats.events ATTACH PARTITION ecstats.rollup_d3 FOR VALUES FROM ('2024-05-03') TO ('2024-05-04');
+
+-- Days 1 to 3 have partitions, day 4 and the last hours of 30 April are in the default one.
+SELECT setseed(0.5);
+INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url)
+SELECT timestamptz '2024-04-30 20:00' + random() * interval '4 days',
+	(ARRAY['u', 'user-of-a-longer-kind-', '用户', 'é'])[1 + floor(random() * 4)::int] || floor(power(random(), 3) * 900)::int,
+	(ARRAY['page_view', 'page_view', 'click', 'e' || floor(random() * 50)::int])[1 + floor(random() * 4)::int],
+	CASE WHEN random() < 0.5 THEN gen_random_uuid() END, CASE WHEN random() < 0.5 THEN '/p/' || i END
+FROM generate_series(1, 20000) i;
+-- One user alone: more than a byte counts, and exactly what it counts, of near and far events.
+INSERT INTO ecstats.events (event_time, user_id, event)
+SELECT timestamptz '2024-05-02 06:00' + i * interval '1 s', 'robot', e.event
+FROM (VALUES ('page_view', 256), ('click', 255), ('e0', 257), ('e1', 1024), ('e49', 700), ('e40', 1)) e (event, n),
+	generate_series(1, e.n) i;
+-- The longest ids, and short ones of every length; instants at the very bounds.
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES
+	('2024-05-02 00:00', repeat('x', 128), 'page_view'), ('2024-05-02 00:00', repeat('x', 127) || 'y', 'page_view'),
+	('2024-05-02 23:59:59.999999', repeat('中', 42) || 'ab', 'e1'), ('2024-05-03 00:00', 'at-midnight', 'click'),
+	('2024-05-02 03:30', 'at-the-start', 'click'), ('2024-05-03 02:30', 'at-the-end', 'click'),
+	('2024-05-02 12:00', repeat('x', 128), repeat('z', 64));
+INSERT INTO ecstats.events (event_time, user_id, event)
+SELECT timestamptz '2024-05-02 13:00', left('abcdefghijklmnopqrstuvwxyz', i), 'click' FROM generate_series(1, 26) i;
+-- Rows that are gone, and rows that never came.
+DELETE FROM ecstats.events WHERE user_id LIKE 'u1%' AND event = 'click';
+BEGIN;
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-05-02 05:00', 'rolled-back', 'click');
+SELECT count(*) AS own_rows FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) WHERE name = 'rolled-back';
+ROLLBACK;
+SELECT count(*) > 100 AS default_has_rows FROM ecstats.events_default;
+
+SELECT * FROM pg_temp.event_differences('2024-05-02', '2024-05-03');
+SELECT * FROM pg_temp.event_differences('2024-05-01', '2024-05-02');
+SELECT * FROM pg_temp.event_differences('2024-05-03', '2024-05-04');
+SELECT * FROM pg_temp.event_differences('2024-05-02 03:30', '2024-05-03 02:30');	-- 23 hours, two partitions
+SELECT * FROM pg_temp.event_differences('2024-05-04', '2024-05-05');	-- default partition alone
+SELECT * FROM pg_temp.event_differences('-infinity', 'infinity');
+SELECT * FROM pg_temp.event_differences('-infinity', 'infinity', '{}', '{}');
+SELECT * FROM pg_temp.event_differences('-infinity', 'infinity', '{e0,e0,click}', '{e1,e1,e49}');
+SELECT * FROM pg_temp.event_differences('-infinity', 'infinity', '{click}', '{page_view,nobody,click}');
+-- Through a file: the users take more than this.
+SET work_mem = '64kB';
+SELECT * FROM pg_temp.event_differences('-infinity', 'infinity');
+RESET work_mem;
+-- The same from an all-visible table.
+VACUUM ecstats.rollup_d1, ecstats.rollup_d2a, ecstats.rollup_d3;
+SELECT * FROM pg_temp.event_differences('2024-05-01', '2024-05-04');
+
+-- Nothing in the range; a range that is empty or upside down.
+SELECT * FROM ecstats.rollup_scan_events('2023-01-01', '2023-01-02', '{page_view}', '{page_view,click}', true);
+SELECT kind, a, b FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-02', '{page_view}', '{}', true);
+SELECT kind, a, b FROM ecstats.rollup_scan_events('2024-05-03', '2024-05-02', '{page_view}', '{}', true);
+-- Without users there are neither users nor numbers.
+SELECT kind, count(*) > 0 AS rows FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{click}', false) GROUP BY kind ORDER BY kind;
+-- Numbers are 1 to the number of names.
+SELECT min(a) = 1 AND max(a) = count(*) AND count(DISTINCT a) = count(*) AS dense
+FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) WHERE kind = 'n';
+
+-- What is refused.
+SELECT * FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{click,NULL}', '{}', true);
+SELECT * FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{click,NULL}', true);
+SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', NULL, true);
+CREATE ROLE regress_rollup_reader;
+GRANT USAGE ON SCHEMA ecstats TO regress_rollup_reader;
+GRANT EXECUTE ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean) TO regress_rollup_reader;
+SET ROLE regress_rollup_reader;
+SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', false);
+RESET ROLE;
+GRANT SELECT ON ecstats.events TO regress_rollup_reader;
+ALTER TABLE ecstats.events ENABLE ROW LEVEL SECURITY;
+SET ROLE regress_rollup_reader;
+SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', false);
+RESET ROLE;
+ALTER TABLE ecstats.events DISABLE ROW LEVEL SECURITY;
+SET ROLE regress_rollup_reader;
+SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', false) WHERE kind = 't';
+RESET ROLE;
+DROP OWNED BY regress_rollup_reader;
+DROP ROLE regress_rollup_reader;
+CREATE FOREIGN DATA WRAPPER rollup_nothing;
+CREATE SERVER rollup_nowhere FOREIGN DATA WRAPPER rollup_nothing;
+CREATE FOREIGN TABLE ecstats.rollup_d9 PARTITION OF ecstats.events FOR VALUES FROM ('2024-05-09') TO ('2024-05-10') SERVER rollup_nowhere;
+SELECT * FROM ecstats.rollup_scan_events('2024-05-09', '2024-05-10', '{}', '{}', true);
+SELECT a > 0 AS not_opened FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) WHERE kind = 't';
+DROP FOREIGN DATA WRAPPER rollup_nothing CASCADE;
+
+-- ---------------------------------------------------------------- packed counts
+SELECT * FROM ecstats.rollup_counts_unpack('\x01');
+SELECT * FROM ecstats.rollup_counts_unpack('\x010103058001ffffffff07ffffffffffffffff7f');
+SELECT ecstats.rollup_counts_total('\x01'), ecstats.rollup_counts_total('\x010103058001');
+SELECT ecstats.rollup_counts_translate('\x01', '{}'), ecstats.rollup_counts_translate('\x010103058001', '{9,1,1,1,4}'),
+	ecstats.rollup_counts_translate('\x010103058001', '{300,1,1,1,300}'), ecstats.rollup_counts_translate('\x010103', '[0:1]={7,8}');
+-- A long one comes back.
+SELECT length(counts) AS bytes, moved = counts AS unmoved, ecstats.rollup_counts_translate(moved, back) = counts AS same,
+	(SELECT count(*) FROM ecstats.rollup_counts_unpack(moved)) AS pairs, ecstats.rollup_counts_total(moved) AS total
+FROM (SELECT '\x01'::bytea || string_agg(decode(lpad(to_hex(i), 2, '0') || '0' || 1 + i % 9, 'hex'), '' ORDER BY i) AS counts,
+		array_agg(121 - i ORDER BY i) AS back FROM generate_series(1, 120) i) c,
+	LATERAL (SELECT ecstats.rollup_counts_translate(counts, back) AS moved) m;
+-- What is not one.
+CREATE FUNCTION pg_temp.refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	d text;
+BEGIN
+	EXECUTE statement;
+	RETURN 'accepted';
+EXCEPTION WHEN OTHERS THEN
+	GET STACKED DIAGNOSTICS d = PG_EXCEPTION_DETAIL;
+	RETURN concat_ws(' | ', sqlstate, sqlerrm, d);
+END
+$$;
+SELECT c.counts, pg_temp.refusal(format('SELECT count(*) FROM ecstats.rollup_counts_unpack(%L)', c.counts))
+FROM unnest('{"","\\x02","\\x0101","\\x010180","\\x01010305","\\x010003","\\x010100","\\x01050305aa01","\\x0105030403","\\x01810003","\\x01ffffffffff0103","\\x0101ffffffffffffffffff01","\\x01018080808080808080807f"}'::bytea[])
+	WITH ORDINALITY c (counts, i) ORDER BY c.i;
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_total('\x0101ffffffffffffffff7f0201')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x0101ffffffffffffffff7f0201', '{3,3}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x01010203ff01', '{3,3}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{0}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{1,NULL}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{{1},{2}}')$$);
+-- Random bytes are refused or read, and never more than that.
+SELECT count(*) AS tried FROM (
+	SELECT pg_temp.refusal(format('SELECT ecstats.rollup_counts_total(%L), ecstats.rollup_counts_translate(%1$L, %L)',
+		'\x01'::bytea || substring(sha256(i::text::bytea) FROM 1 FOR i % 12), '{1,2,3}'))
+	FROM generate_series(1, 2000) i) r;
+
+-- ---------------------------------------------------------------- order lines
+CREATE FUNCTION pg_temp.expected_orders(from_time timestamptz, to_time timestamptz, abnormal text[])
+	RETURNS TABLE (kind text, product_id text, region text, channel text, quantity bigint, amount text, orders bigint, buyers bigint, refund text)
+	LANGUAGE sql AS $$
+	WITH l AS (SELECT * FROM ecstats.order_lines WHERE order_time >= from_time AND order_time < to_time)
+	SELECT 't', NULL, NULL, NULL, coalesce(sum(quantity) FILTER (WHERE quantity > 0), 0), coalesce(sum(amount) FILTER (WHERE quantity > 0), 0)::text,
+		count(DISTINCT order_id) FILTER (WHERE quantity > 0), count(DISTINCT user_id) FILTER (WHERE quantity > 0),
+		coalesce(- sum(amount) FILTER (WHERE quantity < 0), 0)::text FROM l
+	UNION ALL SELECT 'r', NULL, NULL, NULL, NULL, NULL, count(DISTINCT order_id), NULL, NULL FROM l WHERE quantity < 0
+	UNION ALL SELECT 'a', NULL, NULL, NULL, NULL, NULL, count(DISTINCT order_id), NULL, NULL FROM l WHERE quantity > 0 AND status = ANY (abnormal)
+	UNION ALL SELECT 'p', NULL, NULL, NULL, NULL, coalesce(sum(amount), 0)::text, count(DISTINCT order_id), count(DISTINCT user_id), NULL
+		FROM ecstats.order_lines WHERE paid_time >= from_time AND paid_time < to_time AND quantity > 0
+	UNION ALL SELECT 's', product_id, region, channel, coalesce(sum(quantity) FILTER (WHERE quantity > 0), 0),
+		coalesce(sum(amount) FILTER (WHERE quantity > 0), 0)::text, count(DISTINCT order_id) FILTER (WHERE quantity > 0),
+		count(DISTINCT user_id) FILTER (WHERE quantity > 0), coalesce(- sum(amount) FILTER (WHERE quantity < 0), 0)::text
+		FROM l GROUP BY product_id, region, channel
+$$;
+-- Money is compared as text: the display scale counts.
+CREATE FUNCTION pg_temp.order_differences(from_time timestamptz, to_time timestamptz, abnormal text[] DEFAULT '{complaint,failed}')
+	RETURNS TABLE (side text, kind text, product_id text, region text, channel text, quantity bigint, amount text, orders bigint, buyers bigint, refund text)
+	LANGUAGE sql AS $$
+	WITH g AS MATERIALIZED (SELECT kind::text, product_id, region, channel, quantity, amount::text, orders, buyers, refund::text
+			FROM ecstats.rollup_scan_orders(from_time, to_time, abnormal)),
+		w AS MATERIALIZED (SELECT * FROM pg_temp.expected_orders(from_time, to_time, abnormal))
+	(SELECT 'only C', g.* FROM g EXCEPT ALL SELECT 'only C', w.* FROM w)
+	UNION ALL (SELECT 'only SQL', w.* FROM w EXCEPT ALL SELECT 'only SQL', g.* FROM g)
+$$;
+
+SELECT setseed(0.25);
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, region, channel, quantity, amount, status, paid_time)
+SELECT 'o' || i / 3, i % 3, t.at, CASE WHEN random() < 0.8 THEN 'buyer-' || floor(power(random(), 2) * 700)::int END,
+	(ARRAY['p', '商品', ''])[1 + i % 2] || floor(random() * 30)::int, (ARRAY['north', '华东', 'unknown'])[1 + floor(random() * 3)::int],
+	(ARRAY['app', 'web'])[1 + floor(random() * 2)::int], q.n,
+	sign(q.n) * CASE floor(random() * 6)::int
+		WHEN 0 THEN floor(random() * 1000)::numeric
+		WHEN 1 THEN round((random() * 100)::numeric, 1)
+		WHEN 2 THEN 0.00
+		ELSE round((random() * 10000)::numeric, 2) END,
+	(ARRAY['placed', 'paid', 'complaint', 'failed'])[1 + floor(random() * 4)::int],
+	CASE WHEN random() < 0.7 THEN t.at + random() * interval '30 hours' END
+FROM generate_series(1, 9000) i,
+	LATERAL (SELECT timestamptz '2024-05-01' + i * interval '29 s' + floor(random() * 3)::int * interval '1 s' AS at) t,
+	LATERAL (SELECT CASE WHEN random() < 0.15 THEN -1 - i % 4 ELSE 1 + i % 7 END AS n) q;
+DELETE FROM ecstats.order_lines WHERE line_no = 2 AND product_id LIKE '%7';
+ANALYZE ecstats.order_lines;
+
+SELECT * FROM pg_temp.order_differences('2024-05-01', '2024-05-02');
+SELECT * FROM pg_temp.order_differences('2024-05-02', '2024-05-03');
+SELECT * FROM pg_temp.order_differences('2024-05-02 01:00', '2024-05-03', '{}');
+SELECT * FROM pg_temp.order_differences('-infinity', 'infinity');
+SELECT * FROM pg_temp.order_differences('2023-05-02', '2023-05-03');
+SELECT * FROM ecstats.rollup_scan_orders('2023-01-01', '2023-01-02', '{failed}');
+SELECT * FROM ecstats.rollup_scan_orders('2023-01-01', '2023-01-02', '{NULL}');
+
+-- Money of every form: long, tiny, negative powers, many scales, beyond 64 bits together.
+TRUNCATE ecstats.order_lines;
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, region, channel, quantity, amount, paid_time)
+SELECT 'o' || i, 2 * g + (s > 0)::int, '2024-05-01 10:00', 'b', 'p' || g, 'r', 'c', s, s * a.amount, '2024-05-01 11:00'
+FROM unnest('{0,0.0,0.000,1.50,2.5,10000,1000000000000,9999999999999999,0.0001,0.00012,0.000000000001,12345678.123456,99999999999999.99,9000000000000000,0.1000,10.10,1200.0000,123456789012}'::numeric[])
+		WITH ORDINALITY a (amount, i),
+	generate_series(0, 3) g, unnest('{1,-1}'::int[]) s
+WHERE a.i % 4 = g OR g = 0;
+SELECT * FROM pg_temp.order_differences('2024-05-01', '2024-05-02');
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount)
+SELECT 'big' || i, i, '2024-05-01 10:00', 'p0', 2147483647, 9000000000000000.0 FROM generate_series(1, 3000) i;
+SELECT * FROM pg_temp.order_differences('2024-05-01', '2024-05-02');
+SELECT amount, refund FROM ecstats.rollup_scan_orders('2024-05-01', '2024-05-02', '{}') WHERE kind = 't';
+
+-- ---------------------------------------------------------------- a session that calls often
+DO $$
+DECLARE
+	before bigint;
+	grown bigint;
+BEGIN
+	FOR i IN 1 .. 220 LOOP
+		PERFORM count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-02 01:00', '{click}', '{page_view,click}', true) r,
+			LATERAL ecstats.rollup_counts_unpack(r.counts) WHERE r.kind = 'u';
+		PERFORM count(*) FROM ecstats.rollup_scan_orders('2024-05-01', '2024-05-02', '{failed}');
+		IF i = 20 THEN
+			SELECT sum(used_bytes) INTO before FROM pg_backend_memory_contexts;
+		END IF;
+	END LOOP;
+	SELECT sum(used_bytes) - before INTO grown FROM pg_backend_memory_contexts;
+	IF grown > 200000 THEN
+		RAISE EXCEPTION '200 calls left % bytes', grown;
+	END IF;
+END
+$$;
+SELECT count(*) AS contexts_left FROM pg_backend_memory_contexts WHERE name LIKE 'ecstats rollup%';
+
+SET client_min_messages = warning;
+DROP EXTENSION ecstats CASCADE;
