@@ -1,19 +1,17 @@
 /*
  * rollup.c
- *		What the one-pass rollup is built on: memory that is counted, rows handed back through a
- *		tuplestore (bounded by work_mem, then on disk), arrays of names.
+ *		What the one-pass rollup is built on: memory that is counted, and arrays of names.
  */
 #include "postgres.h"
 
 #include <sys/mman.h>
 
 #include "catalog/pg_type.h"
-#include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 /* One call takes no more than this, whatever the data is: about 40 million users of a range. */
@@ -109,40 +107,6 @@ check_limit(RollupSpace *space, Size size)
 				 errdetail("Another %zu bytes were asked for after %zu bytes.", size, space->used),
 				 errhint("Compute a shorter range of time, or look for ids that are different in "
 						 "every row.")));
-}
-
-/*
- * ecstats_rollup_result_init prepares to return rows: the caller puts them with
- * tuplestore_putvalues(). The row type is the one that the query expects, which saves a look-up in
- * the catalogs for each call.
- */
-void
-ecstats_rollup_result_init(FunctionCallInfo fcinfo, int columns, RollupResult *result)
-{
-	ReturnSetInfo *info = (ReturnSetInfo *) fcinfo->resultinfo;
-	MemoryContext old;
-
-	if (info == NULL || !IsA(info, ReturnSetInfo) || !(info->allowedModes & SFRM_Materialize))
-		ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-						errmsg("set-valued function called in context that cannot accept a set"),
-						errhint("Call it in the FROM clause.")));
-
-	old = MemoryContextSwitchTo(info->econtext->ecxt_per_query_memory);
-	if (info->expectedDesc != NULL)
-		result->desc = CreateTupleDescCopy(info->expectedDesc);
-	else if (get_call_result_type(fcinfo, NULL, &result->desc) != TYPEFUNC_COMPOSITE)
-		elog(ERROR, "return type must be a row type");
-	else
-		result->desc = CreateTupleDescCopy(result->desc);
-	if (result->desc->natts != columns)
-		elog(ERROR, "rollup returns %d columns, %d are expected", columns, result->desc->natts);
-	result->store =
-		tuplestore_begin_heap((info->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
-	MemoryContextSwitchTo(old);
-
-	info->returnMode = SFRM_Materialize;
-	info->setResult = result->store;
-	info->setDesc = result->desc;
 }
 
 /*

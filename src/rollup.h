@@ -1,9 +1,9 @@
 /*
  * rollup.h
  *		What the files of the rollup share: counted memory, the table that interns byte strings,
- *		the packed counts of a user, exact money, and rows handed back through a tuplestore.
+ *		the packed counts of a user, exact money.
  *
- *		rollup.c         memory, result rows, text arrays
+ *		rollup.c         memory, text arrays
  *		rollup_table.c   byte string -> record, open addressing
  *		rollup_counts.c  the wire form of a user's counts, and the functions on it
  *		rollup_money.c   exact sums of numeric
@@ -20,7 +20,9 @@
 #include "lib/stringinfo.h"
 #include "utils/array.h"
 #include "utils/numeric.h"
-#include "utils/tuplestore.h"
+
+#include "compat.h"
+#include "ecstats.h"
 
 /* ---------------------------------------------------------------- rollup.c */
 
@@ -32,18 +34,10 @@ typedef struct RollupSpace
 	Size limit; /* above this the call fails with 53200 */
 } RollupSpace;
 
-/* Rows on their way out. */
-typedef struct RollupResult
-{
-	Tuplestorestate *store;
-	TupleDesc desc;
-} RollupResult;
-
 extern void ecstats_rollup_space_init(RollupSpace *space);
 extern void *ecstats_rollup_alloc(RollupSpace *space, Size size);
 extern void ecstats_rollup_free(RollupSpace *space, void *block, Size size);
 extern void *ecstats_rollup_grow(RollupSpace *space, void *block, Size old_size, Size new_size);
-extern void ecstats_rollup_result_init(FunctionCallInfo fcinfo, int columns, RollupResult *result);
 extern void ecstats_rollup_texts(ArrayType *array, const char *name, Datum **texts, int *ntexts);
 
 /* ---------------------------------------------------------------- rollup_table.c */
@@ -387,7 +381,7 @@ typedef struct RollupEventScan
 	uint32 nbytes;
 } RollupEventScan;
 
-extern void ecstats_rollup_event_put(RollupEventScan *scan, RollupResult *result, ArrayType *funnel,
+extern void ecstats_rollup_event_put(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel,
 									 bool with_users);
 
 #endif /* ECSTATS_ROLLUP_H */

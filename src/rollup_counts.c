@@ -11,6 +11,7 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 #define COUNTS_VERSION 1
@@ -44,18 +45,18 @@ Datum
 ecstats_rollup_counts_unpack(PG_FUNCTION_ARGS)
 {
 	CountsReader reader;
-	RollupResult result;
+	EcstatsRows result;
 	RollupCount count;
 	bool nulls[2] = {false, false};
 	Datum values[2];
 
 	reader_init(&reader, PG_GETARG_BYTEA_PP(0));
-	ecstats_rollup_result_init(fcinfo, 2, &result);
+	result = ecstats_rows_begin(fcinfo);
 	while (reader_next(&reader, &count))
 	{
 		values[0] = Int32GetDatum((int32) count.event);
 		values[1] = Int64GetDatum(count.count);
-		tuplestore_putvalues(result.store, result.desc, values, nulls);
+		ecstats_rows_add(&result, values, nulls);
 	}
 	return (Datum) 0;
 }

@@ -28,6 +28,7 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 #define BATCH_ROWS	 256
@@ -70,14 +71,14 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 {
 	ArrayType *funnel = PG_GETARG_ARRAYTYPE_P(3);
 	bool with_users = PG_GETARG_BOOL(4);
-	RollupResult result;
+	EcstatsRows result;
 	RollupEventScan scan;
 	Relation parent;
 	Snapshot snapshot;
 	int64 *by_event;
 	uint32 i;
 
-	ecstats_rollup_result_init(fcinfo, 5, &result);
+	result = ecstats_rows_begin(fcinfo);
 	scan_init(&scan, fcinfo);
 
 	parent = table_openrv(makeRangeVar("ecstats", "events", -1), AccessShareLock);

@@ -7,20 +7,21 @@
 #include "utils/builtins.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
-static void put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts);
-static void put_totals(RollupEventScan *scan, RollupResult *result);
-static void put_events(RollupEventScan *scan, RollupResult *result, bool numbers);
-static void put_funnel(RollupEventScan *scan, RollupResult *result, ArrayType *funnel);
+static void put_row(EcstatsRows *result, char kind, Datum name, int64 a, int64 b, Datum counts);
+static void put_totals(RollupEventScan *scan, EcstatsRows *result);
+static void put_events(RollupEventScan *scan, EcstatsRows *result, bool numbers);
+static void put_funnel(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel);
 static int funnel_numbers(RollupEventScan *scan, const Datum *steps, int nsteps, uint32 *numbers);
-static void put_users(RollupEventScan *scan, RollupResult *result);
+static void put_users(RollupEventScan *scan, EcstatsRows *result);
 
 /*
  * ecstats_rollup_event_put returns the rows of a finished pass.
  */
 void
-ecstats_rollup_event_put(RollupEventScan *scan, RollupResult *result, ArrayType *funnel,
+ecstats_rollup_event_put(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel,
 						 bool with_users)
 {
 	put_totals(scan, result);
@@ -34,7 +35,7 @@ ecstats_rollup_event_put(RollupEventScan *scan, RollupResult *result, ArrayType 
  * put_row returns one row; name and counts may be 0 for NULL, b negative.
  */
 static void
-put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum counts)
+put_row(EcstatsRows *result, char kind, Datum name, int64 a, int64 b, Datum counts)
 {
 	Datum values[5];
 	bool nulls[5];
@@ -48,14 +49,14 @@ put_row(RollupResult *result, char kind, Datum name, int64 a, int64 b, Datum cou
 	nulls[1] = name == (Datum) 0;
 	nulls[3] = b < 0;
 	nulls[4] = counts == (Datum) 0;
-	tuplestore_putvalues(result->store, result->desc, values, nulls);
+	ecstats_rows_add(result, values, nulls);
 }
 
 /*
  * put_totals returns rows 't' (events, page views) and 'v' (users).
  */
 static void
-put_totals(RollupEventScan *scan, RollupResult *result)
+put_totals(RollupEventScan *scan, EcstatsRows *result)
 {
 	int64 events = 0;
 	int64 page_views = 0;
@@ -75,7 +76,7 @@ put_totals(RollupEventScan *scan, RollupResult *result)
  * put_events returns a row 'e' for each event and, if wanted, a row 'n' with its number.
  */
 static void
-put_events(RollupEventScan *scan, RollupResult *result, bool numbers)
+put_events(RollupEventScan *scan, EcstatsRows *result, bool numbers)
 {
 	uint32 i;
 
@@ -97,7 +98,7 @@ put_events(RollupEventScan *scan, RollupResult *result, bool numbers)
  * put_funnel returns a row 'f' for each step: the users who have it and all earlier ones.
  */
 static void
-put_funnel(RollupEventScan *scan, RollupResult *result, ArrayType *funnel)
+put_funnel(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel)
 {
 	Datum *steps;
 	uint32 *numbers;
@@ -154,7 +155,7 @@ funnel_numbers(RollupEventScan *scan, const Datum *steps, int nsteps, uint32 *nu
  * put_users returns a row 'u' for each user: events, different names, packed counts.
  */
 static void
-put_users(RollupEventScan *scan, RollupResult *result)
+put_users(RollupEventScan *scan, EcstatsRows *result)
 {
 	char *id = ecstats_rollup_alloc(&scan->space, VARHDRSZ + ROLLUP_MAX_LENGTH);
 	StringInfoData packed;

@@ -11,6 +11,7 @@
 #include "utils/fmgrprotos.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 /*

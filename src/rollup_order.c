@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 #define FETCH_ROWS	1000
@@ -124,8 +125,8 @@ static void pairs_init(PairSet *pairs, RollupSpace *space);
 static bool pairs_add(PairSet *pairs, uint32 left, uint32 right);
 static void pairs_grow(PairSet *pairs);
 static void add_quantity(int64 *sum, int64 quantity);
-static void put_totals(OrderScan *scan, RollupResult *result);
-static void put_groups(OrderScan *scan, RollupResult *result);
+static void put_totals(OrderScan *scan, EcstatsRows *result);
+static void put_groups(OrderScan *scan, EcstatsRows *result);
 
 /* A row of the result, all NULL but the kind. */
 typedef struct ResultRow
@@ -160,10 +161,10 @@ Datum
 ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 {
 	Datum range[2] = {PG_GETARG_DATUM(0), PG_GETARG_DATUM(1)};
-	RollupResult result;
+	EcstatsRows result;
 	OrderScan scan;
 
-	ecstats_rollup_result_init(fcinfo, RESULT_COLUMNS, &result);
+	result = ecstats_rows_begin(fcinfo);
 	scan_init(&scan, fcinfo);
 	read_lines(&scan, ordered_sql, range, take_line);
 	read_lines(&scan, paid_sql, range, take_paid);
@@ -454,7 +455,7 @@ add_quantity(int64 *sum, int64 quantity)
  * put_totals returns rows 't', 'r', 'a' and 'p'. The totals of sums are those of the groups.
  */
 static void
-put_totals(OrderScan *scan, RollupResult *result)
+put_totals(OrderScan *scan, EcstatsRows *result)
 {
 	static const struct
 	{
@@ -490,7 +491,7 @@ put_totals(OrderScan *scan, RollupResult *result)
 			row_set(&row, RESULT_QUANTITY, Int64GetDatum(quantity));
 			row_set(&row, RESULT_REFUND, ecstats_rollup_money_get(&refund, true));
 		}
-		tuplestore_putvalues(result->store, result->desc, row.values, row.nulls);
+		ecstats_rows_add(result, row.values, row.nulls);
 	}
 }
 
@@ -498,7 +499,7 @@ put_totals(OrderScan *scan, RollupResult *result)
  * put_groups returns a row 's' for each group. What a row needs is freed after it.
  */
 static void
-put_groups(OrderScan *scan, RollupResult *result)
+put_groups(OrderScan *scan, EcstatsRows *result)
 {
 	MemoryContext row_context =
 		AllocSetContextCreate(scan->space.context, "ecstats rollup row", ALLOCSET_SMALL_SIZES);
@@ -529,7 +530,7 @@ put_groups(OrderScan *scan, RollupResult *result)
 		row_set(&row, RESULT_ORDERS, Int64GetDatum(group->orders));
 		row_set(&row, RESULT_BUYERS, Int64GetDatum(group->buyers));
 		row_set(&row, RESULT_REFUND, ecstats_rollup_money_get(&group->refund, true));
-		tuplestore_putvalues(result->store, result->desc, row.values, row.nulls);
+		ecstats_rows_add(result, row.values, row.nulls);
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);

@@ -8,6 +8,7 @@
 #include "miscadmin.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 #define FIRST_SLOTS 1024

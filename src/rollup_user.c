@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 
 #include "compat.h"
+#include "ecstats.h"
 #include "rollup.h"
 
 #define FIRST_FAR 1024
