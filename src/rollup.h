@@ -208,47 +208,30 @@ rollup_record_is(const RollupTable *table, const RollupRecord *record, const cha
 }
 
 /*
- * rollup_prefetch asks for the cache line of an address; any address will do.
+ * Ask for the cache line of an address; any address will do. A macro: gcc takes an inline function
+ * that only prefetches for one without effect, and drops its calls.
  */
-static inline void
-rollup_prefetch(const void *address)
-{
 #if defined(__GNUC__)
-	__builtin_prefetch(address, 1);
+#define rollup_prefetch(address) __builtin_prefetch(address)
+#else
+#define rollup_prefetch(address) ((void) (address))
 #endif
-}
+
+/* The slot that a hash starts at. */
+#define rollup_table_prefetch(table, hash) rollup_prefetch(&(table)->slots[(hash) & (table)->mask])
 
 /*
- * rollup_table_prefetch asks for the slot that a hash starts at.
- */
-static inline void
-rollup_table_prefetch(const RollupTable *table, uint32 hash)
-{
-	rollup_prefetch(&table->slots[hash & table->mask]);
-}
-
-/*
- * rollup_table_guess returns the first reference stored under the same hash, 0 if there is none, and
- * asks for its record. The caller still has to compare the string.
+ * rollup_table_guess returns the first reference stored under the same hash, 0 if there is none. The
+ * caller still has to compare the string.
  */
 static inline uint32
 rollup_table_guess(const RollupTable *table, uint32 hash)
 {
 	uint32 at = hash & table->mask;
 
-	while (table->slots[at].ref != 0)
-	{
-		if (table->slots[at].hash == hash)
-		{
-			const char *record = (const char *) rollup_record(table, table->slots[at].ref);
-
-			rollup_prefetch(record);
-			rollup_prefetch(record + 63);
-			return table->slots[at].ref;
-		}
+	while (table->slots[at].ref != 0 && table->slots[at].hash != hash)
 		at = (at + 1) & table->mask;
-	}
-	return 0;
+	return table->slots[at].ref;
 }
 
 /*

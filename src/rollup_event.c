@@ -403,7 +403,15 @@ flush_batch(RollupEventScan *scan)
 	CHECK_FOR_INTERRUPTS();
 	ecstats_rollup_table_reserve(table, scan->nrows);
 	for (i = 0; i < scan->nrows; i++)
-		scan->rows[i].ref = rollup_table_guess(table, scan->rows[i].hash);
+	{
+		row = &scan->rows[i];
+		row->ref = rollup_table_guess(table, row->hash);
+		if (row->ref == 0)
+			continue;
+		record = rollup_record(table, row->ref);
+		rollup_prefetch(record);
+		rollup_prefetch((const char *) record + 63);
+	}
 	for (i = 0; i < scan->nrows; i++)
 	{
 		row = &scan->rows[i];
