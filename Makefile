@@ -23,6 +23,7 @@ OBJS = \
 	src/order_json.o \
 	src/rollup.o \
 	src/rollup_table.o \
+	src/rollup_pairs.o \
 	src/rollup_counts.o \
 	src/rollup_money.o \
 	src/rollup_user.o \

@@ -126,3 +126,21 @@ ecstats_rollup_texts(ArrayType *array, const char *name, Datum **texts, int *nte
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s has a NULL element", name),
 					 errdetail("Element %d is NULL.", i + 1)));
 }
+
+/*
+ * ecstats_rollup_listed tells whether a string is among texts; for short lists.
+ */
+bool
+ecstats_rollup_listed(const Datum *texts, int ntexts, const char *bytes, uint32 length)
+{
+	int i;
+
+	for (i = 0; i < ntexts; i++)
+	{
+		const struct varlena *text = (const struct varlena *) DatumGetPointer(texts[i]);
+
+		if (VARSIZE_ANY_EXHDR(text) == length && memcmp(VARDATA_ANY(text), bytes, length) == 0)
+			return true;
+	}
+	return false;
+}

@@ -5,6 +5,7 @@
  *
  *		rollup.c         memory, text arrays
  *		rollup_table.c   byte string -> record, open addressing
+ *		rollup_pairs.c   set of pairs of numbers
  *		rollup_counts.c  the wire form of a user's counts, and the functions on it
  *		rollup_money.c   exact sums of numeric
  *		rollup_user.c    per-user counters of events
@@ -38,6 +39,7 @@ extern void ecstats_rollup_space_init(RollupSpace *space);
 extern void *ecstats_rollup_alloc(RollupSpace *space, Size size);
 extern void ecstats_rollup_free(RollupSpace *space, void *block, Size size);
 extern void *ecstats_rollup_grow(RollupSpace *space, void *block, Size old_size, Size new_size);
+extern bool ecstats_rollup_listed(const Datum *texts, int ntexts, const char *bytes, uint32 length);
 extern void ecstats_rollup_texts(ArrayType *array, const char *name, Datum **texts, int *ntexts);
 
 /* ---------------------------------------------------------------- rollup_table.c */
@@ -245,6 +247,35 @@ rollup_text(struct varlena *stored)
 		return pg_detoast_datum_packed(stored);
 	return stored;
 }
+
+/* ---------------------------------------------------------------- rollup_pairs.c */
+
+/* A set of pairs of numbers. */
+typedef struct RollupPairs
+{
+	RollupSpace *space;
+	uint64 *slots; /* 0: free */
+	uint64 mask;
+	uint64 members;
+} RollupPairs;
+
+extern void ecstats_rollup_pairs_init(RollupPairs *pairs, RollupSpace *space);
+extern bool ecstats_rollup_pairs_add(RollupPairs *pairs, uint32 left, uint32 right);
+
+/*
+ * rollup_pair_hash hashes a pair.
+ */
+static inline uint64
+rollup_pair_hash(uint32 left, uint32 right)
+{
+	uint64 hash = rollup_mix(0, ((uint64) left << 32) | right);
+
+	return hash ^ (hash >> 32);
+}
+
+/* The slot that a pair starts at. */
+#define rollup_pairs_prefetch(pairs, left, right) \
+	rollup_prefetch(&(pairs)->slots[rollup_pair_hash(left, right) & (pairs)->mask])
 
 /* ---------------------------------------------------------------- rollup_counts.c */
 

@@ -58,7 +58,6 @@ static bool get_row_in_place(HeapTuple tuple, EventRow *row);
 static void get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row);
 static void take_row(RollupEventScan *scan, const EventRow *row);
 static uint32 event_number(RollupEventScan *scan, Datum event);
-static bool is_page_view(const RollupEventScan *scan, const char *name, uint32 length);
 static void flush_batch(RollupEventScan *scan);
 
 /*
@@ -363,28 +362,14 @@ event_number(RollupEventScan *scan, Datum event)
 		number = scan->nevents++;
 		memcpy(record->payload, &number, sizeof(number));
 		scan->events[number].ref = ref;
-		scan->events[number].page_view = is_page_view(scan, VARDATA_ANY(name), length);
+		scan->events[number].page_view =
+			ecstats_rollup_listed(scan->page_views, scan->npage_views, VARDATA_ANY(name), length);
 	}
 	memcpy(&number, record->payload, sizeof(number));
 	scan->events[number].events++;
 	if (name != stored)
 		pfree(name);
 	return number;
-}
-
-/*
- * is_page_view tells whether a name is in the list; asked once for each name.
- */
-static bool
-is_page_view(const RollupEventScan *scan, const char *name, uint32 length)
-{
-	int i;
-
-	for (i = 0; i < scan->npage_views; i++)
-		if (VARSIZE_ANY_EXHDR(DatumGetPointer(scan->page_views[i])) == length &&
-			memcmp(VARDATA_ANY(DatumGetPointer(scan->page_views[i])), name, length) == 0)
-			return true;
-	return false;
 }
 
 /*

@@ -3,7 +3,8 @@
  *		One pass over a range of ecstats.order_lines: totals, returns, abnormal orders, payments, and
  *		sales by product, region and channel. The lines come through a cursor, so that the planner
  *		picks the index; grouping and counting of distinct orders and buyers happen here, on numbers
- *		that stand for the strings.
+ *		that stand for the strings. A chunk of lines is gone through in rounds (hash, find, number,
+ *		count), each of which prefetches what the next one reads.
  */
 #include "postgres.h"
 
@@ -19,8 +20,7 @@
 #include "ecstats.h"
 #include "rollup.h"
 
-#define FETCH_ROWS	1000
-#define FIRST_PAIRS 1024
+#define FETCH_ROWS 1000
 
 /* The columns of both queries, in this order. */
 enum
@@ -48,7 +48,7 @@ static const char paid_sql[] =
 	" WHERE paid_time OPERATOR(pg_catalog.>=) $1 AND paid_time OPERATOR(pg_catalog.<) $2"
 	" AND quantity OPERATOR(pg_catalog.>) 0";
 
-/* In which roles an order or a user was seen; the payload of their tables. */
+/* In which roles an order or a user was seen: bits of a uint32, the payload of their tables. */
 typedef enum SeenAs
 {
 	SEEN_SALE,
@@ -58,26 +58,12 @@ typedef enum SeenAs
 	SEEN_KINDS
 } SeenAs;
 
-typedef struct Seen
-{
-	uint32 roles; /* bit of each SeenAs */
-} Seen;
-
 /* Strings with their roles, and how many there are in each. */
 typedef struct SeenTable
 {
 	RollupTable table;
 	int64 distinct[SEEN_KINDS];
 } SeenTable;
-
-/* A set of pairs of numbers. */
-typedef struct PairSet
-{
-	RollupSpace *space;
-	uint64 *slots; /* 0: free */
-	uint64 mask;
-	uint64 members;
-} PairSet;
 
 /* Sales of one product, region and channel. */
 typedef struct SalesGroup
@@ -90,6 +76,24 @@ typedef struct SalesGroup
 	RollupMoney refund;
 } SalesGroup;
 
+/* A string of a line, and the number that stands for it. */
+typedef struct LineKey
+{
+	const char *bytes;
+	uint32 length;
+	uint32 hash;
+	uint32 number; /* 0: NULL; of a group, its index */
+} LineKey;
+
+typedef struct Line
+{
+	Datum values[ORDERED_COLUMNS];
+	bool nulls[ORDERED_COLUMNS];
+	LineKey order;
+	LineKey user;
+	LineKey group;
+} Line;
+
 typedef struct OrderScan
 {
 	RollupSpace space;
@@ -97,33 +101,35 @@ typedef struct OrderScan
 	int nabnormal;
 	SeenTable orders;
 	SeenTable users;
-	RollupTable
-		keys; /* product, region and channel with zero bytes between; payload: group number */
+	RollupTable keys; /* see hash_group; payload: uint32, index in groups */
 	SalesGroup *groups;
 	uint32 ngroups;
 	uint32 max_groups;
-	PairSet group_orders;
-	PairSet group_users;
-	StringInfoData key;
+	RollupPairs group_orders;
+	RollupPairs group_users;
 	RollupMoney paid;
+	MemoryContext chunk; /* strings of the lines at hand */
+	Line *lines;
+	uint32 nlines;
+	bool grouped; /* the lines at hand have groups: they were found by order_time */
 } OrderScan;
-
-typedef void (*TakeLine)(OrderScan *scan, const Datum *values, const bool *nulls);
 
 PG_FUNCTION_INFO_V1(ecstats_rollup_scan_orders);
 
 static void scan_init(OrderScan *scan, FunctionCallInfo fcinfo);
-static void read_lines(OrderScan *scan, const char *sql, const Datum *range, TakeLine take);
-static void take_line(OrderScan *scan, const Datum *values, const bool *nulls);
-static void take_sale(OrderScan *scan, SalesGroup *group, uint32 group_number, const Datum *values,
-					  const bool *nulls);
-static void take_paid(OrderScan *scan, const Datum *values, const bool *nulls);
-static uint32 group_number(OrderScan *scan, const Datum *values);
-static uint32 see(SeenTable *table, Datum string, SeenAs role);
+static void read_lines(OrderScan *scan, const char *sql, const Datum *range);
+static void hash_lines(OrderScan *scan, SPITupleTable *rows);
+static void hash_key(const RollupTable *table, LineKey *key, Datum string);
+static void hash_group(OrderScan *scan, Line *line);
+static void find_lines(OrderScan *scan);
+static void find_key(const RollupTable *table, const LineKey *key);
+static void number_lines(OrderScan *scan);
+static void number_key(RollupTable *table, LineKey *key);
+static void number_group(OrderScan *scan, LineKey *key);
+static void take_ordered(OrderScan *scan, const Line *line);
+static void take_paid(OrderScan *scan, const Line *line);
+static void see(SeenTable *table, uint32 number, SeenAs role);
 static bool is_abnormal(const OrderScan *scan, Datum status);
-static void pairs_init(PairSet *pairs, RollupSpace *space);
-static bool pairs_add(PairSet *pairs, uint32 left, uint32 right);
-static void pairs_grow(PairSet *pairs);
 static void add_quantity(int64 *sum, int64 quantity);
 static void put_totals(OrderScan *scan, EcstatsRows *result);
 static void put_groups(OrderScan *scan, EcstatsRows *result);
@@ -166,8 +172,10 @@ ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 
 	result = ecstats_rows_begin(fcinfo);
 	scan_init(&scan, fcinfo);
-	read_lines(&scan, ordered_sql, range, take_line);
-	read_lines(&scan, paid_sql, range, take_paid);
+	scan.grouped = true;
+	read_lines(&scan, ordered_sql, range);
+	scan.grouped = false;
+	read_lines(&scan, paid_sql, range);
 	put_totals(&scan, &result);
 	put_groups(&scan, &result);
 	MemoryContextDelete(scan.space.context);
@@ -180,35 +188,30 @@ ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 static void
 scan_init(OrderScan *scan, FunctionCallInfo fcinfo)
 {
-	MemoryContext old;
-
 	memset(scan, 0, sizeof(*scan));
 	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "abnormal", &scan->abnormal, &scan->nabnormal);
 	ecstats_rollup_space_init(&scan->space);
-	ecstats_rollup_table_init(&scan->orders.table, &scan->space, sizeof(Seen));
-	ecstats_rollup_table_init(&scan->users.table, &scan->space, sizeof(Seen));
+	ecstats_rollup_table_init(&scan->orders.table, &scan->space, sizeof(uint32));
+	ecstats_rollup_table_init(&scan->users.table, &scan->space, sizeof(uint32));
 	ecstats_rollup_table_init(&scan->keys, &scan->space, sizeof(uint32));
-	pairs_init(&scan->group_orders, &scan->space);
-	pairs_init(&scan->group_users, &scan->space);
-	old = MemoryContextSwitchTo(scan->space.context);
-	initStringInfo(&scan->key);
-	MemoryContextSwitchTo(old);
+	ecstats_rollup_pairs_init(&scan->group_orders, &scan->space);
+	ecstats_rollup_pairs_init(&scan->group_users, &scan->space);
+	scan->lines = ecstats_rollup_alloc(&scan->space, FETCH_ROWS * sizeof(Line));
+	scan->chunk =
+		AllocSetContextCreate(scan->space.context, "ecstats rollup lines", ALLOCSET_DEFAULT_SIZES);
 }
 
 /*
- * read_lines runs one of the constant queries over a range and hands on its lines. Sums that need
- * memory keep it in the scan's context, not in the one of the lines.
+ * read_lines runs one of the constant queries over a range and counts its lines.
  */
 static void
-read_lines(OrderScan *scan, const char *sql, const Datum *range, TakeLine take)
+read_lines(OrderScan *scan, const char *sql, const Datum *range)
 {
 	Oid types[2] = {TIMESTAMPTZOID, TIMESTAMPTZOID};
 	Datum arguments[2] = {range[0], range[1]};
-	Datum values[ORDERED_COLUMNS];
-	bool nulls[ORDERED_COLUMNS];
 	MemoryContext old;
 	Portal portal;
-	uint64 i;
+	uint32 i;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
@@ -220,13 +223,22 @@ read_lines(OrderScan *scan, const char *sql, const Datum *range, TakeLine take)
 		SPI_cursor_fetch(portal, true, FETCH_ROWS);
 		if (SPI_processed == 0)
 			break;
-		old = MemoryContextSwitchTo(scan->space.context);
-		for (i = 0; i < SPI_processed; i++)
+		scan->nlines = (uint32) SPI_processed;
+		old = MemoryContextSwitchTo(scan->chunk);
+		hash_lines(scan, SPI_tuptable);
+		find_lines(scan);
+		number_lines(scan);
+		/* Sums that need memory keep it. */
+		MemoryContextSwitchTo(scan->space.context);
+		for (i = 0; i < scan->nlines; i++)
 		{
-			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
-			take(scan, values, nulls);
+			if (scan->grouped)
+				take_ordered(scan, &scan->lines[i]);
+			else
+				take_paid(scan, &scan->lines[i]);
 		}
 		MemoryContextSwitchTo(old);
+		MemoryContextReset(scan->chunk);
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);
@@ -234,88 +246,154 @@ read_lines(OrderScan *scan, const char *sql, const Datum *range, TakeLine take)
 }
 
 /*
- * take_line counts a line whose order_time is in the range.
+ * hash_lines takes the rows apart and hashes their strings.
  */
 static void
-take_line(OrderScan *scan, const Datum *values, const bool *nulls)
+hash_lines(OrderScan *scan, SPITupleTable *rows)
 {
-	int32 quantity = DatumGetInt32(values[COLUMN_QUANTITY]);
-	uint32 number = group_number(scan, values);
-	SalesGroup *group = &scan->groups[number];
+	uint32 i;
 
-	if (quantity > 0)
-		take_sale(scan, group, number, values, nulls);
-	else if (quantity < 0)
+	for (i = 0; i < scan->nlines; i++)
 	{
-		see(&scan->orders, values[COLUMN_ORDER], SEEN_RETURN);
-		ecstats_rollup_money_add(&group->refund, values[COLUMN_AMOUNT]);
+		Line *line = &scan->lines[i];
+
+		heap_deform_tuple(rows->vals[i], rows->tupdesc, line->values, line->nulls);
+		hash_key(&scan->orders.table, &line->order, line->values[COLUMN_ORDER]);
+		if (!line->nulls[COLUMN_USER])
+			hash_key(&scan->users.table, &line->user, line->values[COLUMN_USER]);
+		if (scan->grouped)
+			hash_group(scan, line);
 	}
 }
 
 /*
- * take_sale counts a sale line.
+ * hash_key hashes one string.
  */
 static void
-take_sale(OrderScan *scan, SalesGroup *group, uint32 group_number, const Datum *values,
-		  const bool *nulls)
+hash_key(const RollupTable *table, LineKey *key, Datum string)
 {
-	uint32 order = see(&scan->orders, values[COLUMN_ORDER], SEEN_SALE);
+	struct varlena *text = rollup_text((struct varlena *) DatumGetPointer(string));
 
-	add_quantity(&group->quantity, DatumGetInt32(values[COLUMN_QUANTITY]));
-	ecstats_rollup_money_add(&group->amount, values[COLUMN_AMOUNT]);
-	if (pairs_add(&scan->group_orders, group_number, order))
-		group->orders++;
-	if (!nulls[COLUMN_USER])
-	{
-		uint32 user = see(&scan->users, values[COLUMN_USER], SEEN_SALE);
-
-		if (pairs_add(&scan->group_users, group_number, user))
-			group->buyers++;
-	}
-	if (!nulls[COLUMN_STATUS] && is_abnormal(scan, values[COLUMN_STATUS]))
-		see(&scan->orders, values[COLUMN_ORDER], SEEN_ABNORMAL);
+	key->bytes = VARDATA_ANY(text);
+	key->length = VARSIZE_ANY_EXHDR(text);
+	key->hash = rollup_hash(table, key->bytes, key->length);
+	rollup_table_prefetch(table, key->hash);
 }
 
 /*
- * take_paid counts a sale line whose paid_time is in the range.
+ * hash_group makes one key of product, region and channel, with zero bytes, which text cannot have,
+ * between them.
  */
 static void
-take_paid(OrderScan *scan, const Datum *values, const bool *nulls)
+hash_group(OrderScan *scan, Line *line)
 {
-	ecstats_rollup_money_add(&scan->paid, values[COLUMN_AMOUNT]);
-	see(&scan->orders, values[COLUMN_ORDER], SEEN_PAID);
-	if (!nulls[COLUMN_USER])
-		see(&scan->users, values[COLUMN_USER], SEEN_PAID);
-}
-
-/*
- * group_number returns the number of the line's group, from 0. The three strings are hashed once,
- * with zero bytes, which text cannot have, between them.
- */
-static uint32
-group_number(OrderScan *scan, const Datum *values)
-{
-	RollupRecord *record;
-	uint32 number;
-	uint32 ref;
-	bool found;
+	struct varlena *parts[3];
+	uint32 length = lengthof(parts) - 1;
+	char *bytes;
 	int i;
 
-	resetStringInfo(&scan->key);
-	for (i = COLUMN_PRODUCT; i <= COLUMN_CHANNEL; i++)
+	for (i = 0; i < lengthof(parts); i++)
 	{
-		struct varlena *stored = (struct varlena *) DatumGetPointer(values[i]);
-		struct varlena *text = rollup_text(stored);
+		Datum part = line->values[COLUMN_PRODUCT + i];
 
-		if (i > COLUMN_PRODUCT)
-			appendStringInfoChar(&scan->key, '\0');
-		appendBinaryStringInfo(&scan->key, VARDATA_ANY(text), VARSIZE_ANY_EXHDR(text));
-		if (text != stored)
-			pfree(text);
+		parts[i] = rollup_text((struct varlena *) DatumGetPointer(part));
+		length += VARSIZE_ANY_EXHDR(parts[i]);
 	}
-	record = ecstats_rollup_table_intern(&scan->keys,
-										 rollup_hash(&scan->keys, scan->key.data, scan->key.len),
-										 scan->key.data, scan->key.len, &ref, &found);
+	bytes = palloc(length + 1);
+	line->group.bytes = bytes;
+	line->group.length = length;
+	for (i = 0; i < lengthof(parts); i++)
+	{
+		memcpy(bytes, VARDATA_ANY(parts[i]), VARSIZE_ANY_EXHDR(parts[i]));
+		bytes += VARSIZE_ANY_EXHDR(parts[i]);
+		*bytes++ = '\0';
+	}
+	line->group.hash = rollup_hash(&scan->keys, line->group.bytes, length);
+	rollup_table_prefetch(&scan->keys, line->group.hash);
+}
+
+/*
+ * find_lines asks for the records that the lines' strings probably have.
+ */
+static void
+find_lines(OrderScan *scan)
+{
+	uint32 i;
+
+	for (i = 0; i < scan->nlines; i++)
+	{
+		const Line *line = &scan->lines[i];
+
+		find_key(&scan->orders.table, &line->order);
+		if (!line->nulls[COLUMN_USER])
+			find_key(&scan->users.table, &line->user);
+		if (scan->grouped)
+			find_key(&scan->keys, &line->group);
+	}
+}
+
+/*
+ * find_key asks for the record that a string probably has.
+ */
+static void
+find_key(const RollupTable *table, const LineKey *key)
+{
+	uint32 ref = rollup_table_guess(table, key->hash);
+
+	if (ref != 0)
+		rollup_prefetch(rollup_record(table, ref));
+}
+
+/*
+ * number_lines puts numbers in place of the lines' strings.
+ */
+static void
+number_lines(OrderScan *scan)
+{
+	uint32 i;
+
+	for (i = 0; i < scan->nlines; i++)
+	{
+		Line *line = &scan->lines[i];
+
+		number_key(&scan->orders.table, &line->order);
+		if (line->nulls[COLUMN_USER])
+			line->user.number = 0;
+		else
+			number_key(&scan->users.table, &line->user);
+		if (!scan->grouped)
+			continue;
+		number_group(scan, &line->group);
+		rollup_prefetch(&scan->groups[line->group.number]);
+		rollup_pairs_prefetch(&scan->group_orders, line->group.number, line->order.number);
+		rollup_pairs_prefetch(&scan->group_users, line->group.number, line->user.number);
+	}
+}
+
+/*
+ * number_key finds or makes the record of an order or a user; its reference is the number.
+ */
+static void
+number_key(RollupTable *table, LineKey *key)
+{
+	bool found;
+
+	(void) ecstats_rollup_table_intern(table, key->hash, key->bytes, key->length, &key->number,
+									   &found);
+}
+
+/*
+ * number_group finds or makes a group; its index is the number.
+ */
+static void
+number_group(OrderScan *scan, LineKey *key)
+{
+	RollupRecord *record;
+	uint32 ref;
+	bool found;
+
+	record =
+		ecstats_rollup_table_intern(&scan->keys, key->hash, key->bytes, key->length, &ref, &found);
 	if (!found)
 	{
 		if (scan->ngroups == scan->max_groups)
@@ -327,40 +405,69 @@ group_number(OrderScan *scan, const Datum *values)
 											   max_groups * sizeof(SalesGroup));
 			scan->max_groups = max_groups;
 		}
-		number = scan->ngroups++;
-		memcpy(record->payload, &number, sizeof(number));
-		scan->groups[number].ref = ref;
+		key->number = scan->ngroups++;
+		memcpy(record->payload, &key->number, sizeof(key->number));
+		scan->groups[key->number].ref = ref;
 	}
-	memcpy(&number, record->payload, sizeof(number));
-	return number;
+	memcpy(&key->number, record->payload, sizeof(key->number));
 }
 
 /*
- * see notes an order or a user in a role, and returns the number that stands for it.
+ * take_ordered counts a line whose order_time is in the range.
  */
-static uint32
-see(SeenTable *table, Datum string, SeenAs role)
+static void
+take_ordered(OrderScan *scan, const Line *line)
 {
-	struct varlena *stored = (struct varlena *) DatumGetPointer(string);
-	struct varlena *text = rollup_text(stored);
-	uint32 length = VARSIZE_ANY_EXHDR(text);
-	RollupRecord *record;
-	Seen *seen;
-	uint32 ref;
-	bool found;
+	int32 quantity = DatumGetInt32(line->values[COLUMN_QUANTITY]);
+	SalesGroup *group = &scan->groups[line->group.number];
 
-	record = ecstats_rollup_table_intern(&table->table,
-										 rollup_hash(&table->table, VARDATA_ANY(text), length),
-										 VARDATA_ANY(text), length, &ref, &found);
-	if (text != stored)
-		pfree(text);
-	seen = (Seen *) record->payload;
-	if ((seen->roles & (1U << role)) == 0)
+	if (quantity < 0)
 	{
-		seen->roles |= 1U << role;
+		see(&scan->orders, line->order.number, SEEN_RETURN);
+		ecstats_rollup_money_add(&group->refund, line->values[COLUMN_AMOUNT]);
+	}
+	if (quantity <= 0)
+		return;
+	add_quantity(&group->quantity, quantity);
+	ecstats_rollup_money_add(&group->amount, line->values[COLUMN_AMOUNT]);
+	see(&scan->orders, line->order.number, SEEN_SALE);
+	if (ecstats_rollup_pairs_add(&scan->group_orders, line->group.number, line->order.number))
+		group->orders++;
+	if (line->user.number != 0)
+	{
+		see(&scan->users, line->user.number, SEEN_SALE);
+		if (ecstats_rollup_pairs_add(&scan->group_users, line->group.number, line->user.number))
+			group->buyers++;
+	}
+	if (!line->nulls[COLUMN_STATUS] && is_abnormal(scan, line->values[COLUMN_STATUS]))
+		see(&scan->orders, line->order.number, SEEN_ABNORMAL);
+}
+
+/*
+ * take_paid counts a sale line whose paid_time is in the range.
+ */
+static void
+take_paid(OrderScan *scan, const Line *line)
+{
+	ecstats_rollup_money_add(&scan->paid, line->values[COLUMN_AMOUNT]);
+	see(&scan->orders, line->order.number, SEEN_PAID);
+	if (line->user.number != 0)
+		see(&scan->users, line->user.number, SEEN_PAID);
+}
+
+/*
+ * see notes an order or a user in a role.
+ */
+static void
+see(SeenTable *table, uint32 number, SeenAs role)
+{
+	uint32 *roles = (uint32 *) rollup_record(&table->table, number)->payload;
+
+	if ((*roles & (1U << role)) == 0)
+	{
+		*roles |= 1U << role;
 		table->distinct[role]++;
 	}
-	return ref;
 }
 
 /*
@@ -369,75 +476,10 @@ see(SeenTable *table, Datum string, SeenAs role)
 static bool
 is_abnormal(const OrderScan *scan, Datum status)
 {
-	struct varlena *stored = (struct varlena *) DatumGetPointer(status);
-	struct varlena *text = rollup_text(stored);
-	Size length = VARSIZE_ANY_EXHDR(text);
-	bool listed = false;
-	int i;
+	text *name = DatumGetTextPP(status);
 
-	for (i = 0; i < scan->nabnormal && !listed; i++)
-		listed =
-			VARSIZE_ANY_EXHDR(DatumGetPointer(scan->abnormal[i])) == length &&
-			memcmp(VARDATA_ANY(DatumGetPointer(scan->abnormal[i])), VARDATA_ANY(text), length) == 0;
-	if (text != stored)
-		pfree(text);
-	return listed;
-}
-
-/*
- * pairs_init makes an empty set.
- */
-static void
-pairs_init(PairSet *pairs, RollupSpace *space)
-{
-	pairs->space = space;
-	pairs->slots = ecstats_rollup_alloc(space, FIRST_PAIRS * sizeof(uint64));
-	pairs->mask = FIRST_PAIRS - 1;
-	pairs->members = 0;
-}
-
-/*
- * pairs_add adds a pair; false if it was there. The right number is not 0.
- */
-static bool
-pairs_add(PairSet *pairs, uint32 left, uint32 right)
-{
-	uint64 pair = ((uint64) left << 32) | right;
-	uint64 at = rollup_mix(0, pair);
-
-	Assert(right != 0);
-	for (at = (at ^ (at >> 32)) & pairs->mask; pairs->slots[at] != 0; at = (at + 1) & pairs->mask)
-		if (pairs->slots[at] == pair)
-			return false;
-	pairs->slots[at] = pair;
-	if (++pairs->members > pairs->mask / 8 * 5)
-		pairs_grow(pairs);
-	return true;
-}
-
-/*
- * pairs_grow doubles the slots.
- */
-static void
-pairs_grow(PairSet *pairs)
-{
-	uint64 nslots = (pairs->mask + 1) * 2;
-	uint64 *slots = ecstats_rollup_alloc(pairs->space, nslots * sizeof(uint64));
-	uint64 i;
-
-	for (i = 0; i <= pairs->mask; i++)
-	{
-		uint64 at = rollup_mix(0, pairs->slots[i]);
-
-		if (pairs->slots[i] == 0)
-			continue;
-		for (at = (at ^ (at >> 32)) & (nslots - 1); slots[at] != 0; at = (at + 1) & (nslots - 1))
-			continue;
-		slots[at] = pairs->slots[i];
-	}
-	ecstats_rollup_free(pairs->space, pairs->slots, (pairs->mask + 1) * sizeof(uint64));
-	pairs->slots = slots;
-	pairs->mask = nslots - 1;
+	return ecstats_rollup_listed(scan->abnormal, scan->nabnormal, VARDATA_ANY(name),
+								 VARSIZE_ANY_EXHDR(name));
 }
 
 /*
