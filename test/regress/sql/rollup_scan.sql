@@ -118,6 +118,19 @@ RESET work_mem;
 VACUUM ecstats.rollup_d1, ecstats.rollup_d2a, ecstats.rollup_d3;
 SELECT * FROM pg_temp.event_differences('2024-05-01', '2024-05-04');
 
+-- Whatever the rules let in: ids that are compressed or out of line are read, too, up to a limit.
+BEGIN;
+ALTER TABLE ecstats.events DROP CONSTRAINT events_valid;
+INSERT INTO ecstats.events (event_time, user_id, event)
+SELECT '2024-05-01 12:00', u.id, e.name
+FROM (SELECT repeat('long', 3000) UNION ALL SELECT string_agg(md5(i::text), '') FROM generate_series(1, 300) i UNION ALL SELECT '') u (id),
+	(VALUES ('click'), ('click'), (repeat('n', 9000))) e (name);
+SELECT side, kind, left(name, 20) AS name, a, b FROM pg_temp.event_differences('2024-05-01', '2024-05-02');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-05-01 12:00', repeat('long', 20000), 'click');
+SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-01', '2024-05-02', '{}', '{}', true);
+ROLLBACK;
+SELECT * FROM pg_temp.event_differences('2024-05-01', '2024-05-02');
+
 -- Nothing in the range; a range that is empty or upside down.
 SELECT * FROM ecstats.rollup_scan_events('2023-01-01', '2023-01-02', '{page_view}', '{page_view,click}', true);
 SELECT kind, a, b FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-02', '{page_view}', '{}', true);
