@@ -110,6 +110,9 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 endif
 
+# PGXS does not know which headers an object was made from.
+$(OBJS): $(wildcard $(srcdir)/src/*.h)
+
 # ------------------------------------------------------------------ install script
 # Assembled and committed. OR REPLACE is for the pieces alone: an upgrade script re-uses them, while
 # the install script must refuse to take over an object that somebody planted.
