@@ -638,7 +638,7 @@ statement_failed(Pusher *p, Statement statement, const PGresult *result)
 
 	if (statement == SQL_NONE)
 		return;
-	if (statement == SQL_CLAIM)
+	if (statement == SQL_CLAIM || statement == SQL_SETTLE)
 		p->want_claim = true;
 	if (failure == PG_FAIL_CONNECTION)
 		return;
