@@ -1,6 +1,7 @@
 """What the tests share: the counter of ok lines, psql, a pusher process, waiting with a deadline."""
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -117,6 +118,75 @@ def run(*options, env=None):
         [PUSHER, *options], capture_output=True, text=True, timeout=30, env={**os.environ, **(env or {})}
     )
     return done.returncode, done.stdout, done.stderr
+
+
+class Cable:
+    """A TCP cable to the database that can be cut, or hold its breath."""
+
+    def __init__(self):
+        self.target = os.environ.get("PGHOST", "/var/run/postgresql")
+        self.target_port = int(os.environ.get("PGPORT", "5432"))
+        self.frozen = False
+        self.cut_after = None  # cut when the server answers a message with these bytes
+        self.cuts = 0
+        self.pairs = []
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def dsn(self):
+        return "host=127.0.0.1 port=%d dbname=%s sslmode=disable gssencmode=disable" % (self.port, DB)
+
+    def close(self):
+        self.listener.close()
+        self.cut()
+
+    def cut(self):
+        for pair in self.pairs:
+            for end in pair:
+                try:
+                    end.shutdown(socket.SHUT_RDWR)
+                except OSError:
+                    pass
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            if self.target.startswith("/"):
+                server = socket.socket(socket.AF_UNIX)
+                server.connect("%s/.s.PGSQL.%d" % (self.target, self.target_port))
+            else:
+                server = socket.create_connection((self.target, self.target_port))
+            self.pairs.append((client, server))
+            state = {"armed": False}
+            for source, sink, up in ((client, server, True), (server, client, False)):
+                threading.Thread(target=self._carry, args=(source, sink, up, state), daemon=True).start()
+
+    def _carry(self, source, sink, up, state):
+        try:
+            while True:
+                data = source.recv(65536)
+                if not data:
+                    break
+                while self.frozen:
+                    time.sleep(0.02)
+                if up and self.cut_after and self.cut_after in data:
+                    state["armed"] = True
+                    self.cut_after = None
+                elif not up and state["armed"]:
+                    self.cuts += 1
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        for end in (source, sink):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
 
 
 _channels = 0

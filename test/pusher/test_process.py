@@ -133,6 +133,31 @@ def test_database_loss(receiver):
         check(sent(push(name), 5), "and delivers", p.log())
 
 
+def test_cable(receiver):
+    """A session that dies without a word, and one that dies at the worst moment."""
+    cable = Cable()
+    gated(receiver, 1)
+    name = wecom(receiver)
+    before = len(receiver.seen(WECOM))
+    d = push(name)
+    with Pusher("--dsn", cable.dsn()) as p:
+        waiting(receiver, 1)
+        cable.cut_after = b"delivery_settle"
+        receiver.gate.set()
+        check(wait_until(lambda: cable.cuts == 1 and p.connected(2)), "the session is cut before settle's answer comes", p.log())
+        check(wait_until(lambda: "delivery %d attempt 1 settled: ignored" % d in p.log()), "it settles again, which changes nothing", p.log())
+        equal((status(d), len(receiver.seen(WECOM)) - before, attempts(d)), ("sent", 1, 1), "one request, one attempt, sent")
+    with Pusher("--dsn", cable.dsn(), "--beat-interval", "300ms", "--query-timeout", "300ms", "--connect-timeout", "500ms") as p:
+        p.connected()
+        cable.frozen = True
+        check(wait_until(lambda: "no answer to a statement in time" in p.log()), "a session without a sign of life is given up", p.log())
+        wait_until(lambda: p.process.poll() is not None, 0.7)
+        cable.frozen = False
+        d = push(name)
+        check(p.connected(2) and sent(d), "and it comes back when the network does", p.log())
+    cable.close()
+
+
 def test_unreachable():
     started = time.monotonic()
     p = Pusher("--once", "--dsn", "host=127.0.0.1 port=1 dbname=x")
@@ -175,7 +200,8 @@ def test_settings():
     ]
     for options, word in cases:
         code, _, err = run("--once", *options)
-        check(code == 2 and word in err and "secret" not in err, "%s: exit code 2 and said why" % " ".join(options), err)
+        shown = " ".join(options).replace(WORK + "/", "")
+        check(code == 2 and word in err and "secret" not in err, "%s: exit code 2 and said why" % shown, err)
     path = WORK + "/bad.conf"
     for text, word in (("# c\n\nspeed = 9\n", "bad.conf:3"), ("concurrency\n", "bad.conf:1")):
         with open(path, "w") as f:
@@ -287,11 +313,12 @@ def test_contract(receiver):
 
     name = contract_database()
     sql("INSERT INTO queue SELECT i, '%s' FROM generate_series(1, 5) i" % receiver.url("/hook-plain"), db=name)
+    sql("INSERT INTO queue VALUES (6, 'file:///etc/hostname'), (7, 'no url')", db=name)
     receiver.script("/hook-plain", *[Answer(body=b"ok")] * 5)
     code, log = once("--tick", db=name)
     got = sql("SELECT r->>'delivery_id' || ' ' || coalesce(r->>'http_status', r->>'error_kind') || ' ' || (r->>'request_sent')"
               " FROM taken, LATERAL (SELECT result AS r) x ORDER BY result->'delivery_id'", db=name)
-    equal(got.split("\n"), ["1 200 true", "3 other false", "4 other false", "5 200 true"],
+    equal(got.split("\n"), ["1 200 true", "3 other false", "4 other false", "5 200 true", "6 other false", "7 other false"],
           "an outcome that the database refuses does not hold up the others")
     check(code == 1 and "cannot take 2" in log, "it is given up in the end, and --once exits 1", log)
     equal(sql("SELECT count(*) FROM ticks", db=name), "1", "--once --tick runs the tick once")
@@ -342,6 +369,7 @@ def test_all(receiver):
     test_sigterm(receiver)
     test_kill(receiver)
     test_database_loss(receiver)
+    test_cable(receiver)
     test_unreachable()
     test_logs(receiver)
     test_settings()
