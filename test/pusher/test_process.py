@@ -48,11 +48,23 @@ def test_waking(receiver):
         check(good, "a notification wakes it (%.0f ms)" % ((time.monotonic() - started) * 1000), p.log())
         check(time.monotonic() - started < 2, "within two seconds, the poll interval being 60")
         check(sql("SELECT count(*) FROM ecstats.pushers WHERE last_beat > now() - interval '1 min'") != "0", "it gives signs of life")
-    with Pusher("--poll-interval", "200ms") as p:
+        later = int(
+            sql(
+                "BEGIN; SELECT ecstats_push('%s', '{\"text\": \"later\"}'); UPDATE ecstats.deliveries SET"
+                " next_attempt_at = clock_timestamp() + interval '3 s' WHERE id = (SELECT max(id) FROM ecstats.deliveries);"
+                " COMMIT" % name
+            )
+        )
+        check(sent(later), "the beat's answer wakes it for what becomes due later", p.log())
+        late = "extract(epoch FROM started_at - (SELECT created_at FROM ecstats.deliveries WHERE id = %d)) BETWEEN 2.9 AND 6" % later
+        equal(attempt(later, late), "t", "at its time")
+    with Pusher("--poll-interval", "200ms", "--beat-interval", "1h") as p:
         p.connected()
-        later = push(name)
-        sql("UPDATE ecstats.deliveries SET next_attempt_at = now() + interval '1 s' WHERE id = %d" % later)
-        check(sent(later), "what becomes due later is found by polling", p.log())
+        d = push(name)
+        sent(d)
+        quiet = "UPDATE ecstats.deliveries SET status = 'pending', next_attempt_at = now(), moves = moves + 1, sent_at = NULL WHERE id = %d"
+        sql(quiet % d)
+        check(wait_until(lambda: attempts(d) == 2, 5), "without a notification polling finds what is due", p.log())
 
 
 def test_sigterm(receiver):
