@@ -57,7 +57,7 @@ typedef struct CommandLine
 	{
 		const char *key;
 		char *value;
-	} settings[64];
+	} settings[32];
 } CommandLine;
 
 extern bool command_line_parse(CommandLine *cmd, int argc, char **argv);

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "config.h"
 #include "log.h"
 #include "pgconn.h"
 
@@ -99,7 +100,8 @@ pgconn_connect_start(const PgSettings *settings)
 							  "tcp_user_timeout",
 							  settings->dsn[0] ? "dbname" : NULL,
 							  NULL};
-	const char *values[] = {"ecstats-pusher", "UTF8", "10", "5", "3", "25000", settings->dsn, NULL};
+	const char *values[] = {
+		"ecstats-pusher/" PUSHER_VERSION, "UTF8", "10", "5", "3", "25000", settings->dsn, NULL};
 
 	return PQconnectStartParams(keywords, values, 1);
 }

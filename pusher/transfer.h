@@ -1,0 +1,39 @@
+/*
+ * transfer.h: one request, between the engine (http.c) and its options and outcome (transfer.c).
+ */
+#ifndef PUSHER_TRANSFER_H
+#define PUSHER_TRANSFER_H
+
+#include "http.h"
+
+typedef struct Transfer
+{
+	struct Transfer *next;
+	CURL *easy;
+	struct curl_slist *headers;
+	char *body;
+	HttpDone done;
+	void *arg;
+	int64_t started;	  /* monotonic ms */
+	int64_t max_response; /* bytes */
+	bool allow_private;
+	bool proxied;
+	bool opened;	/* a socket to an allowed address was made */
+	bool refused;	/* an address was refused */
+	bool began;		/* the request was about to be written */
+	bool repeated;	/* libcurl wanted to write it once more */
+	bool too_large; /* the answer passed max_response */
+	size_t received;
+	size_t kept;
+	char raw[HTTP_RESPONSE_KEPT];
+	char curl_error[CURL_ERROR_SIZE];
+	HttpResult result;
+} Transfer;
+
+extern Transfer *transfer_create(const HttpSettings *settings, const HttpRequest *request,
+								 HttpDone done, void *arg);
+extern void transfer_free(Transfer *t);
+extern void transfer_fail(Transfer *t, const char *why);
+extern void transfer_finish(Transfer *t, CURLcode code);
+
+#endif

@@ -1,0 +1,46 @@
+#!/bin/bash
+# Process tests of the pusher: prints "ok N - …" and "not ok N - …" lines, exits 1 if any failed.
+# Needs a server with the extension installed, reached by PG* as a superuser. Everything is on
+# 127.0.0.1. ECSTATS_PUSHER names the binary (default: the one that 'make' builds).
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+export ECSTATS_PUSHER=${ECSTATS_PUSHER:-$here/../../pusher/ecstats-pusher}
+export ECSTATS_PUSHER_DB=ecstats_pusher_test_$$
+export PGAPPNAME=ecstats-pusher-test PYTHONDONTWRITEBYTECODE=1
+ECSTATS_PUSHER_WORK=$(mktemp -d)
+export ECSTATS_PUSHER_WORK
+
+finish()
+{
+	psql -Xq -d postgres -c "DROP DATABASE IF EXISTS $ECSTATS_PUSHER_DB (FORCE)" 2> /dev/null
+	psql -Xq -d postgres -c "DROP DATABASE IF EXISTS ${ECSTATS_PUSHER_DB}_contract (FORCE)" 2> /dev/null
+	rm -rf "$ECSTATS_PUSHER_WORK"
+}
+trap finish EXIT
+
+fail()
+{
+	echo "not ok 1 - pusher: $1"
+	exit 1
+}
+
+[ -x "$ECSTATS_PUSHER" ] || fail "there is no program at $ECSTATS_PUSHER"
+
+# An authority of our own and a certificate for localhost.
+cd "$ECSTATS_PUSHER_WORK" || exit 1
+{
+	openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.pem -days 2 -subj "/CN=test authority" &&
+	openssl req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj "/CN=localhost" &&
+	printf 'subjectAltName=DNS:localhost\n' > server.ext &&
+	openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile server.ext -out server.pem
+} > openssl.log 2>&1 || { sed 's/^/# /' openssl.log; fail "openssl makes certificates"; }
+
+psql -Xq -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE $ECSTATS_PUSHER_DB ENCODING 'UTF8' TEMPLATE template0" &&
+	psql -Xq -v ON_ERROR_STOP=1 -d "$ECSTATS_PUSHER_DB" -c "CREATE EXTENSION ecstats" ||
+	fail "a database with the extension can be made"
+
+cc -D_GNU_SOURCE -std=gnu99 -Wall -Wextra -Werror -o address_test "$here/address_test.c" "$here/../../pusher/address.c" &&
+	./address_test || fail "address_test passes"
+
+exec_python=${PYTHON:-/usr/bin/python3}
+"$exec_python" "$here/suite.py"
