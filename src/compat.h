@@ -30,7 +30,7 @@
 typedef struct EcstatsJsonbBuild
 {
 	JsonbParseState *state;
-	JsonbValue *result;			/* complete after the last WJB_END_* */
+	JsonbValue *result; /* complete after the last WJB_END_* */
 } EcstatsJsonbBuild;
 
 static inline void
@@ -64,4 +64,4 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
 #endif
 
-#endif							/* ECSTATS_COMPAT_H */
+#endif /* ECSTATS_COMPAT_H */

@@ -38,16 +38,16 @@ PG_FUNCTION_INFO_V1(ecstats_config_changed);
 /* A business day that was asked for recently; events come in runs of the same few days. */
 typedef struct DayRange
 {
-	TimestampTz start;			/* first instant of the day */
-	TimestampTz end;			/* first instant of the next one */
-	DateADT		day;
+	TimestampTz start; /* first instant of the day */
+	TimestampTz end;   /* first instant of the next one */
+	DateADT day;
 } DayRange;
 
 #define DAY_CACHE_SIZE 64
 
 static EcstatsConfig config;
 static bool config_valid = false;
-static Oid	config_relid = InvalidOid;
+static Oid config_relid = InvalidOid;
 static DayRange day_cache[DAY_CACHE_SIZE];
 
 static void config_load(void);
@@ -92,9 +92,9 @@ ecstats_config_get(void)
 static Datum
 config_column(Relation rel, HeapTuple tuple, const char *name)
 {
-	AttrNumber	attno = get_attnum(RelationGetRelid(rel), name);
-	bool		isnull = true;
-	Datum		value = (Datum) 0;
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+	bool isnull = true;
+	Datum value = (Datum) 0;
 
 	if (attno != InvalidAttrNumber)
 		value = heap_getattr(tuple, attno, RelationGetDescr(rel), &isnull);
@@ -109,17 +109,16 @@ config_column(Relation rel, HeapTuple tuple, const char *name)
 static void
 config_load(void)
 {
-	Oid			nsp = get_namespace_oid("ecstats", false);
-	Oid			relid = get_relname_relid("config", nsp);
-	Relation	rel;
+	Oid nsp = get_namespace_oid("ecstats", false);
+	Oid relid = get_relname_relid("config", nsp);
+	Relation rel;
 	SysScanDesc scan;
-	HeapTuple	tuple;
-	Snapshot	snapshot;
+	HeapTuple tuple;
+	Snapshot snapshot;
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_TABLE),
-				 errmsg("table ecstats.config does not exist"),
+				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table ecstats.config does not exist"),
 				 errhint("Run CREATE EXTENSION ecstats in this database.")));
 
 	rel = table_open(relid, AccessShareLock);
@@ -132,8 +131,8 @@ config_load(void)
 	tuple = systable_getnext(scan);
 	if (HeapTupleIsValid(tuple))
 	{
-		char	   *name = TextDatumGetCString(config_column(rel, tuple, "timezone"));
-		pg_tz	   *tz = ecstats_timezone_lookup(name);
+		char *name = TextDatumGetCString(config_column(rel, tuple, "timezone"));
+		pg_tz *tz = ecstats_timezone_lookup(name);
 
 		config.timezone = tz ? tz : pg_tzset("GMT");
 		config.day_starts_at = DatumGetTimeADT(config_column(rel, tuple, "day_starts_at"));
@@ -174,11 +173,10 @@ ecstats_config_changed(PG_FUNCTION_ARGS)
 pg_tz *
 ecstats_timezone_lookup(const char *name)
 {
-	static const char *const with_digits[] = {
-		"EST5EDT", "CST6CDT", "MST7MDT", "PST8PDT", "GMT0", "GMT+0", "GMT-0"
-	};
+	static const char *const with_digits[] = {"EST5EDT", "CST6CDT", "MST7MDT", "PST8PDT",
+											  "GMT0",	 "GMT+0",	"GMT-0"};
 	const char *p;
-	int			i;
+	int i;
 
 	if (name[0] == '\0' || strlen(name) > TZ_STRLEN_MAX || strpbrk(name, "<>,:; ") != NULL)
 		return NULL;
@@ -203,7 +201,7 @@ ecstats_timezone_lookup(const char *name)
 Datum
 ecstats_timezone_valid(PG_FUNCTION_ARGS)
 {
-	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	PG_RETURN_BOOL(ecstats_timezone_lookup(name) != NULL);
 }
@@ -218,22 +216,18 @@ static TimestampTz
 local_instant(DateADT day, int64 time_of_day)
 {
 	struct pg_tm tm;
-	fsec_t		fsec;
-	Timestamp	local;
-	int			tz;
-	pg_time_t	utc;
-	pg_time_t	boundary;
-	long		before_gmtoff,
-				after_gmtoff;
-	int			before_isdst,
-				after_isdst;
-	pg_time_t	probe;
+	fsec_t fsec;
+	Timestamp local;
+	int tz;
+	pg_time_t utc;
+	pg_time_t boundary;
+	long before_gmtoff, after_gmtoff;
+	int before_isdst, after_isdst;
+	pg_time_t probe;
 
 	local = (Timestamp) day * USECS_PER_DAY + time_of_day;
 	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("day out of range")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("day out of range")));
 	tz = DetermineTimeZoneOffset(&tm, config.timezone);
 
 	/*
@@ -241,25 +235,26 @@ local_instant(DateADT day, int64 time_of_day)
 	 * instant after it, and a repeated time as the standard one, its second. Look for a change near.
 	 */
 	utc = (pg_time_t) (local / USECS_PER_SEC) + tz +
-		((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
+		  ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
 	probe = utc - SECS_PER_DAY;
-	if (pg_next_dst_boundary(&probe, &before_gmtoff, &before_isdst, &boundary,
-							 &after_gmtoff, &after_isdst, config.timezone) == 1 &&
+	if (pg_next_dst_boundary(&probe, &before_gmtoff, &before_isdst, &boundary, &after_gmtoff,
+							 &after_isdst, config.timezone) == 1 &&
 		boundary <= utc + SECS_PER_DAY)
 	{
-		pg_time_t	wall = (pg_time_t) (local / USECS_PER_SEC) +
-			((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
+		pg_time_t wall = (pg_time_t) (local / USECS_PER_SEC) +
+						 ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
 
 		/* before: the instant if the old offset holds; it does until the boundary */
 		if (wall - before_gmtoff < boundary)
 			utc = wall - before_gmtoff;
 		else if (wall - after_gmtoff < boundary)
-			utc = boundary;		/* in the gap */
+			utc = boundary; /* in the gap */
 		else
 			utc = wall - after_gmtoff;
 	}
 	return (TimestampTz) (utc - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-		USECS_PER_SEC + (local % USECS_PER_SEC + USECS_PER_SEC) % USECS_PER_SEC;
+			   USECS_PER_SEC +
+		   (local % USECS_PER_SEC + USECS_PER_SEC) % USECS_PER_SEC;
 }
 
 /*
@@ -279,13 +274,12 @@ static DateADT
 local_date(TimestampTz ts)
 {
 	struct pg_tm tm;
-	fsec_t		fsec;
-	int			tz;
+	fsec_t fsec;
+	int tz;
 
 	if (timestamp2tm(ts, &tz, &tm, &fsec, NULL, config.timezone) != 0)
 		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("timestamp out of range")));
+				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("timestamp out of range")));
 	return date2j(tm.tm_year, tm.tm_mon, tm.tm_mday) - POSTGRES_EPOCH_JDATE;
 }
 
@@ -295,8 +289,8 @@ local_date(TimestampTz ts)
 static DayRange
 day_range(TimestampTz ts)
 {
-	DayRange	range;
-	DayRange   *slot;
+	DayRange range;
+	DayRange *slot;
 
 	(void) ecstats_config_get();
 	slot = &day_cache[(uint64) (ts / USECS_PER_HOUR) % DAY_CACHE_SIZE];
@@ -323,9 +317,8 @@ DateADT
 ecstats_day_of(TimestampTz ts)
 {
 	if (TIMESTAMP_NOT_FINITE(ts))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("an infinite timestamp belongs to no business day")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("an infinite timestamp belongs to no business day")));
 	return day_range(ts).day;
 }
 
@@ -344,11 +337,10 @@ ecstats_day_of_instant(PG_FUNCTION_ARGS)
 Datum
 ecstats_day_start_of(PG_FUNCTION_ARGS)
 {
-	DateADT		day = PG_GETARG_DATEADT(0);
+	DateADT day = PG_GETARG_DATEADT(0);
 
 	if (DATE_NOT_FINITE(day))
-		ereport(ERROR,
-				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
-				 errmsg("an infinite date has no start")));
+		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE),
+						errmsg("an infinite date has no start")));
 	PG_RETURN_TIMESTAMPTZ(ecstats_day_start(day));
 }

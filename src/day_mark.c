@@ -46,7 +46,7 @@ static void write_marks(void);
 static void
 noted_days_create(void)
 {
-	HASHCTL		ctl;
+	HASHCTL ctl;
 
 	memset(&ctl, 0, sizeof(ctl));
 	ctl.keysize = sizeof(DateADT);
@@ -63,7 +63,7 @@ noted_days_create(void)
 void
 ecstats_day_note(TimestampTz ts)
 {
-	DateADT		day;
+	DateADT day;
 
 	if (TIMESTAMP_NOT_FINITE(ts) || suppressed || !check_function_bodies)
 		return;
@@ -97,7 +97,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
-			noted_days = NULL;	/* its memory goes with the transaction */
+			noted_days = NULL; /* its memory goes with the transaction */
 			break;
 		default:
 			break;
@@ -126,14 +126,14 @@ static void
 write_marks(void)
 {
 	HASH_SEQ_STATUS seq;
-	DateADT    *entry;
-	DateADT		today;
-	Relation	rel;
-	Oid			relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
+	DateADT *entry;
+	DateADT today;
+	Relation rel;
+	Oid relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
 
 	if (!OidIsValid(relid))
 	{
-		noted_days = NULL;		/* the extension was dropped in this transaction */
+		noted_days = NULL; /* the extension was dropped in this transaction */
 		return;
 	}
 	today = ecstats_day_of(GetCurrentTimestamp());
@@ -142,9 +142,9 @@ write_marks(void)
 	hash_seq_init(&seq, noted_days);
 	while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
 	{
-		Datum		values[1];
-		bool		nulls[1] = {false};
-		HeapTuple	tuple;
+		Datum values[1];
+		bool nulls[1] = {false};
+		HeapTuple tuple;
 
 		if (*entry >= today)
 			continue;
@@ -163,9 +163,9 @@ write_marks(void)
 static void
 note_column(HeapTuple tuple, TupleDesc desc, const char *column)
 {
-	int			attno = SPI_fnumber(desc, column);
-	bool		isnull = true;
-	Datum		value;
+	int attno = SPI_fnumber(desc, column);
+	bool isnull = true;
+	Datum value;
 
 	if (attno <= 0)
 		elog(ERROR, "column \"%s\" is missing", column);
@@ -182,7 +182,7 @@ Datum
 ecstats_row_changed(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = (TriggerData *) fcinfo->context;
-	int			i;
+	int i;
 
 	if (!CALLED_AS_TRIGGER(fcinfo) || !TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 		elog(ERROR, "ecstats_row_changed: not called as a row trigger");

@@ -23,9 +23,10 @@
 #define GUARD_NAME "drop_guard"
 
 /* Constant text: the one statement that C runs here. */
-static const char guard_sql[] =
-	"CREATE OR REPLACE VIEW ecstats." GUARD_NAME " AS SELECT ecstats.day_of(pg_catalog.now()) AS today, "
-	"'there are events or orders: DROP EXTENSION ecstats needs CASCADE and drops them'::text AS note";
+static const char guard_sql[] = "CREATE OR REPLACE VIEW ecstats." GUARD_NAME
+								" AS SELECT ecstats.day_of(pg_catalog.now()) AS today, "
+								"'there are events or orders: DROP EXTENSION ecstats needs CASCADE "
+								"and drops them'::text AS note";
 
 /*
  * schema_owner returns the owner of schema ecstats.
@@ -33,8 +34,8 @@ static const char guard_sql[] =
 static Oid
 schema_owner(Oid nsp)
 {
-	HeapTuple	tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(nsp));
-	Oid			owner;
+	HeapTuple tuple = SearchSysCache1(NAMESPACEOID, ObjectIdGetDatum(nsp));
+	Oid owner;
 
 	if (!HeapTupleIsValid(tuple))
 		elog(ERROR, "cache lookup failed for schema %u", nsp);
@@ -50,7 +51,7 @@ schema_owner(Oid nsp)
 static bool
 only_one_creates(void)
 {
-	LOCKTAG		tag;
+	LOCKTAG tag;
 
 	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) 0x65637374, 0, 2);
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
@@ -63,16 +64,16 @@ only_one_creates(void)
 void
 ecstats_drop_guard_ensure(void)
 {
-	Oid			nsp = get_namespace_oid("ecstats", true);
-	Oid			save_user;
-	int			save_context;
+	Oid nsp = get_namespace_oid("ecstats", true);
+	Oid save_user;
+	int save_context;
 
 	if (!OidIsValid(nsp) || OidIsValid(get_relname_relid(GUARD_NAME, nsp)) || !only_one_creates())
 		return;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
-	SetUserIdAndSecContext(schema_owner(nsp),
-						   save_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	SetUserIdAndSecContext(schema_owner(nsp), save_context | SECURITY_LOCAL_USERID_CHANGE |
+												  SECURITY_RESTRICTED_OPERATION);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	if (SPI_execute(guard_sql, false, 0) != SPI_OK_UTILITY)

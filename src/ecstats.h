@@ -16,8 +16,8 @@
 /* The settings that C needs, read from ecstats.config and cached until that row changes. */
 typedef struct EcstatsConfig
 {
-	pg_tz	   *timezone;		/* the shop's clock */
-	int64		day_starts_at;	/* microseconds after local midnight, 0 .. 24 h */
+	pg_tz *timezone;	 /* the shop's clock */
+	int64 day_starts_at; /* microseconds after local midnight, 0 .. 24 h */
 } EcstatsConfig;
 
 /* A set-returning function that fills a tuplestore: srf.c */
@@ -44,4 +44,4 @@ extern void ecstats_day_mark_init(void);
 /* drop_guard.c */
 extern void ecstats_drop_guard_ensure(void);
 
-#endif							/* ECSTATS_H */
+#endif /* ECSTATS_H */

@@ -9,7 +9,7 @@
 
 #include "errors.h"
 
-#define SHOWN_BYTES 60			/* of an offending value in DETAIL */
+#define SHOWN_BYTES 60 /* of an offending value in DETAIL */
 
 /*
  * ecstats_fault fills a fault and returns false, so that a rule ends with "return ecstats_fault(…)".
@@ -17,15 +17,15 @@
  */
 bool
 ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column, const char *hint, char *detail,
-			  const char *fmt,...)
+			  const char *fmt, ...)
 {
 	StringInfoData buf;
 
 	initStringInfo(&buf);
 	for (;;)
 	{
-		va_list		args;
-		int			needed;
+		va_list args;
+		int needed;
 
 		va_start(args, fmt);
 		needed = appendStringInfoVA(&buf, fmt, args);
@@ -48,15 +48,13 @@ ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column, const char 
 void
 ecstats_fault_raise(const EcstatsFault *fault, const char *table, const char *constraint)
 {
-	ereport(ERROR,
-			(errcode(fault->sqlstate),
-			 errmsg("%s", fault->message),
-			 fault->detail ? errdetail("%s", fault->detail) : 0,
-			 fault->hint ? errhint("%s", fault->hint) : 0,
-			 err_generic_string(PG_DIAG_SCHEMA_NAME, "ecstats"),
-			 err_generic_string(PG_DIAG_TABLE_NAME, table),
-			 fault->column ? err_generic_string(PG_DIAG_COLUMN_NAME, fault->column) : 0,
-			 constraint ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, constraint) : 0));
+	ereport(ERROR, (errcode(fault->sqlstate), errmsg("%s", fault->message),
+					fault->detail ? errdetail("%s", fault->detail) : 0,
+					fault->hint ? errhint("%s", fault->hint) : 0,
+					err_generic_string(PG_DIAG_SCHEMA_NAME, "ecstats"),
+					err_generic_string(PG_DIAG_TABLE_NAME, table),
+					fault->column ? err_generic_string(PG_DIAG_COLUMN_NAME, fault->column) : 0,
+					constraint ? err_generic_string(PG_DIAG_CONSTRAINT_NAME, constraint) : 0));
 	pg_unreachable();
 }
 
@@ -85,8 +83,8 @@ char *
 ecstats_shown(const char *value, int length)
 {
 	StringInfoData buf;
-	int			cut = length > SHOWN_BYTES ? pg_mbcliplen(value, length, SHOWN_BYTES) : length;
-	int			i;
+	int cut = length > SHOWN_BYTES ? pg_mbcliplen(value, length, SHOWN_BYTES) : length;
+	int i;
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "Value: \"");
@@ -115,8 +113,8 @@ ecstats_shown(const char *value, int length)
 static int
 find_control(const char *s, int len)
 {
-	bool		utf8 = GetDatabaseEncoding() == PG_UTF8;
-	int			i;
+	bool utf8 = GetDatabaseEncoding() == PG_UTF8;
+	int i;
 
 	for (i = 0; i < len; i++)
 	{
@@ -134,21 +132,24 @@ find_control(const char *s, int len)
  * ecstats_check_text holds a text against its length in bytes and forbids control characters.
  */
 bool
-ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len, int min, int max)
+ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len, int min,
+				   int max)
 {
-	int			at;
+	int at;
 
 	if (len < min)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Send a value, or leave the row out.",
-							 ecstats_shown(s, len), "%s is empty", column);
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column,
+							 "Send a value, or leave the row out.", ecstats_shown(s, len),
+							 "%s is empty", column);
 	if (len > max)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Shorten it at the source.",
-							 ecstats_shown(s, len), "%s has %d bytes, the most is %d", column, len, max);
+							 ecstats_shown(s, len), "%s has %d bytes, the most is %d", column, len,
+							 max);
 	at = find_control(s, len);
 	if (at >= 0)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column,
-							 "Remove control characters (line ends and tabs are some) at the source.",
-							 ecstats_shown(s, len), "%s has a control character at byte %d", column,
-							 at + 1);
+		return ecstats_fault(
+			fault, ERRCODE_CHECK_VIOLATION, column,
+			"Remove control characters (line ends and tabs are some) at the source.",
+			ecstats_shown(s, len), "%s has a control character at byte %d", column, at + 1);
 	return true;
 }

@@ -14,16 +14,16 @@
 
 typedef struct EcstatsFault
 {
-	int			sqlstate;		/* 0: there is none */
-	const char *column;			/* the column or member concerned */
-	char	   *message;		/* what is wrong: lower case, no full stop */
-	char	   *detail;			/* the value, shortened and escaped, or where it stands */
-	const char *hint;			/* what to do */
+	int sqlstate;		/* 0: there is none */
+	const char *column; /* the column or member concerned */
+	char *message;		/* what is wrong: lower case, no full stop */
+	char *detail;		/* the value, shortened and escaped, or where it stands */
+	const char *hint;	/* what to do */
 } EcstatsFault;
 
 /* errors.c */
-extern bool ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column,
-						  const char *hint, char *detail, const char *fmt,...) pg_attribute_printf(6, 7);
+extern bool ecstats_fault(EcstatsFault *fault, int sqlstate, const char *column, const char *hint,
+						  char *detail, const char *fmt, ...) pg_attribute_printf(6, 7);
 extern void ecstats_fault_raise(const EcstatsFault *fault, const char *table,
 								const char *constraint) __attribute__((noreturn));
 extern char *ecstats_fault_text(const EcstatsFault *fault);
@@ -31,4 +31,4 @@ extern char *ecstats_shown(const char *value, int length);
 extern bool ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len,
 							   int min, int max);
 
-#endif							/* ECSTATS_ERRORS_H */
+#endif /* ECSTATS_ERRORS_H */

@@ -14,13 +14,13 @@
 #include "ecstats.h"
 #include "event.h"
 
-#define USER_ID_MAX_BYTES 128
-#define EVENT_MAX_BYTES 64
+#define USER_ID_MAX_BYTES  128
+#define EVENT_MAX_BYTES	   64
 #define PAGE_URL_MAX_BYTES 2048
-#define EXTRA_MAX_BYTES (16 * 1024)
-#define EXTRA_MAX_KEYS 64
-#define EARLIEST INT64CONST(0)	/* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
-#define FUTURE_MAX (USECS_PER_DAY)
+#define EXTRA_MAX_BYTES	   (16 * 1024)
+#define EXTRA_MAX_KEYS	   64
+#define EARLIEST		   INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
+#define FUTURE_MAX		   (USECS_PER_DAY)
 
 PG_FUNCTION_INFO_V1(ecstats_event_check);
 
@@ -32,12 +32,13 @@ check_event_time(TimestampTz ts, TimestampTz now, EcstatsFault *fault)
 {
 	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
 		return true;
-	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "event_time",
-						 "Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's clock.",
-						 psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" :
-								  timestamptz_to_str(ts)),
-						 ts < EARLIEST ? "event_time is before 2000-01-01" :
-						 "event_time is more than 1 day ahead of the clock");
+	return ecstats_fault(
+		fault, ERRCODE_CHECK_VIOLATION, "event_time",
+		"Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's "
+		"clock.",
+		psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" : timestamptz_to_str(ts)),
+		ts < EARLIEST ? "event_time is before 2000-01-01"
+					  : "event_time is more than 1 day ahead of the clock");
 }
 
 /*
@@ -46,22 +47,23 @@ check_event_time(TimestampTz ts, TimestampTz now, EcstatsFault *fault)
 static bool
 check_event_name(const char *s, int len, EcstatsFault *fault)
 {
-	int			i;
+	int i;
 
 	if (!ecstats_check_text(fault, "event", s, len, 1, EVENT_MAX_BYTES))
 		return false;
 	for (i = 0; i < len; i++)
 	{
-		char		c = s[i];
+		char c = s[i];
 
 		if (c >= 'a' && c <= 'z')
 			continue;
 		if (i > 0 && ((c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' || c == '-'))
 			continue;
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "event",
-							 "Event names are a lower-case letter, then lower-case letters, digits and _ . : -",
-							 ecstats_shown(s, len), "event has a character that names may not have at byte %d",
-							 i + 1);
+		return ecstats_fault(
+			fault, ERRCODE_CHECK_VIOLATION, "event",
+			"Event names are a lower-case letter, then lower-case letters, digits and _ . : -",
+			ecstats_shown(s, len), "event has a character that names may not have at byte %d",
+			i + 1);
 	}
 	return true;
 }
@@ -74,15 +76,19 @@ static bool
 check_extra(Jsonb *extra, EcstatsFault *fault)
 {
 	if (!JB_ROOT_IS_OBJECT(extra))
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Send an object, {} if there is nothing to say.",
-							 NULL, "extra is not a JSON object");
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
+							 "Send an object, {} if there is nothing to say.", NULL,
+							 "extra is not a JSON object");
 	if (JB_ROOT_COUNT(extra) > EXTRA_MAX_KEYS)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Group members into objects, or leave some out.",
-							 NULL, "extra has %u members, the most is %d", JB_ROOT_COUNT(extra), EXTRA_MAX_KEYS);
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
+							 "Group members into objects, or leave some out.", NULL,
+							 "extra has %u members, the most is %d", JB_ROOT_COUNT(extra),
+							 EXTRA_MAX_KEYS);
 	if (VARSIZE(extra) - VARHDRSZ > EXTRA_MAX_BYTES)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", "Keep large values elsewhere and send their key.",
-							 NULL, "extra has %u bytes, the most is %d", (unsigned) (VARSIZE(extra) - VARHDRSZ),
-							 EXTRA_MAX_BYTES);
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
+							 "Keep large values elsewhere and send their key.", NULL,
+							 "extra has %u bytes, the most is %d",
+							 (unsigned) (VARSIZE(extra) - VARHDRSZ), EXTRA_MAX_BYTES);
 	return true;
 }
 
@@ -94,12 +100,13 @@ bool
 ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault *fault)
 {
 	return check_event_time(parts->event_time, now, fault) &&
-		ecstats_check_text(fault, "user_id", parts->user_id, parts->user_id_len, 1, USER_ID_MAX_BYTES) &&
-		check_event_name(parts->event, parts->event_len, fault) &&
-		(parts->page_url == NULL ||
-		 ecstats_check_text(fault, "page_url", parts->page_url, parts->page_url_len, 0,
-							PAGE_URL_MAX_BYTES)) &&
-		check_extra(parts->extra, fault);
+		   ecstats_check_text(fault, "user_id", parts->user_id, parts->user_id_len, 1,
+							  USER_ID_MAX_BYTES) &&
+		   check_event_name(parts->event, parts->event_len, fault) &&
+		   (parts->page_url == NULL ||
+			ecstats_check_text(fault, "page_url", parts->page_url, parts->page_url_len, 0,
+							   PAGE_URL_MAX_BYTES)) &&
+		   check_extra(parts->extra, fault);
 }
 
 /*
@@ -110,11 +117,11 @@ ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault
 Datum
 ecstats_event_check(PG_FUNCTION_ARGS)
 {
-	EventParts	parts;
+	EventParts parts;
 	EcstatsFault fault;
-	text	   *user_id;
-	text	   *event;
-	text	   *page_url = NULL;
+	text *user_id;
+	text *event;
+	text *page_url = NULL;
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(4))
 		PG_RETURN_BOOL(false);

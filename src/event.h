@@ -14,14 +14,15 @@ typedef struct EventParts
 {
 	TimestampTz event_time;
 	const char *user_id;
-	int			user_id_len;
+	int user_id_len;
 	const char *event;
-	int			event_len;
-	const char *page_url;		/* NULL: none */
-	int			page_url_len;
-	Jsonb	   *extra;
+	int event_len;
+	const char *page_url; /* NULL: none */
+	int page_url_len;
+	Jsonb *extra;
 } EventParts;
 
-extern bool ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault *fault);
+extern bool ecstats_event_check_parts(const EventParts *parts, TimestampTz now,
+									  EcstatsFault *fault);
 
-#endif							/* ECSTATS_EVENT_H */
+#endif /* ECSTATS_EVENT_H */

@@ -28,21 +28,30 @@ PG_FUNCTION_INFO_V1(ecstats_event_parse);
 typedef struct EventDraft
 {
 	TimestampTz event_time;
-	text	   *user_id;
-	text	   *event;
-	text	   *page_url;		/* NULL: none */
-	Jsonb	   *extra;
-	pg_uuid_t	event_id;
-	bool		has_time;
-	bool		has_event_id;
+	text *user_id;
+	text *event;
+	text *page_url; /* NULL: none */
+	Jsonb *extra;
+	pg_uuid_t event_id;
+	bool has_time;
+	bool has_event_id;
 	JsonbContainer *sent_extra; /* member "extra" as sent; NULL: none */
-	int			unknown;		/* members that belong into extra */
+	int unknown;				/* members that belong into extra */
 } EventDraft;
 
 enum EventColumns
 {
-	COL_ORD, COL_TIME, COL_USER, COL_EVENT, COL_ID, COL_URL, COL_EXTRA, COL_SQLSTATE, COL_REASON,
-	COL_PAYLOAD, N_COLS
+	COL_ORD,
+	COL_TIME,
+	COL_USER,
+	COL_EVENT,
+	COL_ID,
+	COL_URL,
+	COL_EXTRA,
+	COL_SQLSTATE,
+	COL_REASON,
+	COL_PAYLOAD,
+	N_COLS
 };
 
 /*
@@ -51,10 +60,9 @@ enum EventColumns
 static bool
 has_column(const JsonbValue *key)
 {
-	static const char *const members[] = {
-		"timestamp", "user_id", "event", "page_url", "event_id", "extra"
-	};
-	int			i;
+	static const char *const members[] = {"timestamp", "user_id",  "event",
+										  "page_url",  "event_id", "extra"};
+	int i;
 
 	for (i = 0; i < lengthof(members); i++)
 	{
@@ -78,11 +86,13 @@ read_member(EventDraft *draft, const JsonbValue *key, const JsonbValue *v, Ecsta
 		return ecstats_json_instant(v, "timestamp", &draft->event_time, fault);
 	}
 	if (ecstats_json_is(key, "user_id"))
-		return v->type == jbvNull || ecstats_json_string(v, "user_id", true, &draft->user_id, fault);
+		return v->type == jbvNull ||
+			   ecstats_json_string(v, "user_id", true, &draft->user_id, fault);
 	if (ecstats_json_is(key, "event"))
 		return v->type == jbvNull || ecstats_json_string(v, "event", false, &draft->event, fault);
 	if (ecstats_json_is(key, "page_url"))
-		return v->type == jbvNull || ecstats_json_string(v, "page_url", false, &draft->page_url, fault);
+		return v->type == jbvNull ||
+			   ecstats_json_string(v, "page_url", false, &draft->page_url, fault);
 	if (ecstats_json_is(key, "event_id"))
 	{
 		draft->has_event_id = v->type != jbvNull;
@@ -110,8 +120,8 @@ static bool
 read_members(EventDraft *draft, JsonbContainer *element, EcstatsFault *fault)
 {
 	JsonbIterator *it = JsonbIteratorInit(element);
-	JsonbValue	key;
-	JsonbValue	value;
+	JsonbValue key;
+	JsonbValue value;
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
@@ -140,8 +150,8 @@ push_members(JsonbParseState **state, JsonbContainer *object, bool unknown_only,
 			 JsonbContainer *taken, EcstatsFault *fault)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbValue	key;
-	JsonbValue	value;
+	JsonbValue key;
+	JsonbValue value;
 	JsonbIteratorToken token;
 
 	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
@@ -187,7 +197,7 @@ build_extra(EventDraft *draft, JsonbContainer *element, EcstatsFault *fault)
 static void
 append_text(StringInfo buf, const text *t)
 {
-	int32		len = t ? (int32) VARSIZE_ANY_EXHDR(t) : -1;
+	int32 len = t ? (int32) VARSIZE_ANY_EXHDR(t) : -1;
 
 	appendBinaryStringInfo(buf, (char *) &len, sizeof(len));
 	if (t)
@@ -202,7 +212,7 @@ static void
 derive_event_id(EventDraft *draft)
 {
 	StringInfoData buf;
-	bytea	   *digest;
+	bytea *digest;
 
 	initStringInfo(&buf);
 	appendStringInfoSpaces(&buf, VARHDRSZ);
@@ -225,7 +235,7 @@ derive_event_id(EventDraft *draft)
 static bool
 draft_event(EventDraft *draft, const JsonbValue *element, TimestampTz now, EcstatsFault *fault)
 {
-	EventParts	parts;
+	EventParts parts;
 
 	memset(draft, 0, sizeof(*draft));
 	if (element->type != jbvBinary || !JsonContainerIsObject(element->val.binary.data))
@@ -258,8 +268,8 @@ static void
 emit_event(EcstatsRows *rows, int ord, EventDraft *draft, const EcstatsFault *fault,
 		   const JsonbValue *element)
 {
-	Datum		values[N_COLS] = {0};
-	bool		nulls[N_COLS];
+	Datum values[N_COLS] = {0};
+	bool nulls[N_COLS];
 
 	memset(nulls, true, sizeof(nulls));
 	values[COL_ORD] = Int32GetDatum(ord);
@@ -292,14 +302,14 @@ static void
 parse_element(EcstatsRows *rows, int ord, bool in_array, const JsonbValue *element, bool raise,
 			  TimestampTz now)
 {
-	EventDraft	draft;
+	EventDraft draft;
 	EcstatsFault fault = {0};
 
 	if (!draft_event(&draft, element, now, &fault) && raise)
 	{
 		if (in_array)
-			fault.detail = psprintf("Element %d of the payload. %s", ord,
-									fault.detail ? fault.detail : "");
+			fault.detail =
+				psprintf("Element %d of the payload. %s", ord, fault.detail ? fault.detail : "");
 		ecstats_fault_raise(&fault, "events", NULL);
 	}
 	emit_event(rows, ord, &draft, &fault, element);
@@ -313,14 +323,14 @@ parse_element(EcstatsRows *rows, int ord, bool in_array, const JsonbValue *eleme
 Datum
 ecstats_event_parse(PG_FUNCTION_ARGS)
 {
-	Jsonb	   *payload = PG_GETARG_JSONB_P(0);
-	bool		raise = PG_GETARG_BOOL(1);
+	Jsonb *payload = PG_GETARG_JSONB_P(0);
+	bool raise = PG_GETARG_BOOL(1);
 	EcstatsRows rows = ecstats_rows_begin(fcinfo);
 	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext per_element = AllocSetContextCreate(CurrentMemoryContext, "ecstats event",
-													  ALLOCSET_DEFAULT_SIZES);
+	MemoryContext per_element =
+		AllocSetContextCreate(CurrentMemoryContext, "ecstats event", ALLOCSET_DEFAULT_SIZES);
 	EcstatsElements elements = ecstats_json_elements(payload, PAYLOAD_MAX_ELEMENTS, "events");
-	JsonbValue	element;
+	JsonbValue element;
 	MemoryContext old;
 
 	while (ecstats_json_next_element(&elements, &element))

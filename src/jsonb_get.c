@@ -15,12 +15,13 @@
 #include "compat.h"
 #include "jsonb_get.h"
 
-#define MILLISECONDS_FROM 100000000000.0	/* 1e11: numbers from here on are milliseconds */
+#define MILLISECONDS_FROM 100000000000.0 /* 1e11: numbers from here on are milliseconds */
 
 static const char uuid_hint[] =
 	"Send 32 hexadecimal digits, or leave it out: one is derived from the content.";
 static const char instant_hint[] =
-	"Send a Unix number (seconds, or milliseconds from 1e11 on) or an ISO 8601 text with its offset, such as 2026-11-24T09:30:00+08:00.";
+	"Send a Unix number (seconds, or milliseconds from 1e11 on) or an ISO 8601 text with its "
+	"offset, such as 2026-11-24T09:30:00+08:00.";
 
 /*
  * ecstats_json_is tells whether a member's key is name.
@@ -28,7 +29,7 @@ static const char instant_hint[] =
 bool
 ecstats_json_is(const JsonbValue *key, const char *name)
 {
-	int			len = strlen(name);
+	int len = strlen(name);
 
 	return key->val.string.len == len && memcmp(key->val.string.val, name, len) == 0;
 }
@@ -48,12 +49,12 @@ ecstats_json_shown(const JsonbValue *v)
 		case jbvString:
 			return ecstats_shown(v->val.string.val, v->val.string.len);
 		case jbvNumeric:
-			{
-				char	   *s = DatumGetCString(DirectFunctionCall1(numeric_out,
-																	NumericGetDatum(v->val.numeric)));
+		{
+			char *s =
+				DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric)));
 
-				return ecstats_shown(s, strlen(s));
-			}
+			return ecstats_shown(s, strlen(s));
+		}
 		default:
 			return pstrdup("Value: an object or an array.");
 	}
@@ -65,8 +66,8 @@ ecstats_json_shown(const JsonbValue *v)
 bool
 ecstats_json_missing(const char *member, EcstatsFault *fault)
 {
-	return ecstats_fault(fault, ERRCODE_NOT_NULL_VIOLATION, member, "Send it with every element.", NULL,
-						 "member \"%s\" is missing or null", member);
+	return ecstats_fault(fault, ERRCODE_NOT_NULL_VIOLATION, member, "Send it with every element.",
+						 NULL, "member \"%s\" is missing or null", member);
 }
 
 /*
@@ -76,8 +77,8 @@ static bool
 wrong_type(const JsonbValue *v, const char *member, const char *wanted, const char *hint,
 		   EcstatsFault *fault)
 {
-	return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, member, hint, ecstats_json_shown(v),
-						 "member \"%s\" is not %s", member, wanted);
+	return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, member, hint,
+						 ecstats_json_shown(v), "member \"%s\" is not %s", member, wanted);
 }
 
 /*
@@ -86,12 +87,12 @@ wrong_type(const JsonbValue *v, const char *member, const char *wanted, const ch
 static bool
 whole_number(Numeric n)
 {
-	Datum		d = NumericGetDatum(n);
+	Datum d = NumericGetDatum(n);
 
 	if (numeric_is_nan(n) || numeric_is_inf(n))
 		return false;
-	return DatumGetBool(DirectFunctionCall2(numeric_eq, d,
-											DirectFunctionCall2(numeric_trunc, d, Int32GetDatum(0))));
+	return DatumGetBool(DirectFunctionCall2(
+		numeric_eq, d, DirectFunctionCall2(numeric_trunc, d, Int32GetDatum(0))));
 }
 
 /*
@@ -109,8 +110,8 @@ ecstats_json_string(const JsonbValue *v, const char *member, bool numbers, text 
 	}
 	if (numbers && v->type == jbvNumeric && whole_number(v->val.numeric))
 	{
-		*result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out,
-																	  NumericGetDatum(v->val.numeric))));
+		*result = cstring_to_text(
+			DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric))));
 		return true;
 	}
 	return wrong_type(v, member, numbers ? "a text or a whole number" : "a text",
@@ -124,16 +125,18 @@ bool
 ecstats_json_int(const JsonbValue *v, const char *member, int32 *result, EcstatsFault *fault)
 {
 	static const char *const range = "a whole number of 32 bits";
-	int64		i;
+	int64 i;
 
 	if (v->type != jbvNumeric || !whole_number(v->val.numeric))
 		return wrong_type(v, member, range, "Send it as a bare JSON number.", fault);
 
 	/* numeric_int8 raises when out of range: compare before */
-	if (DatumGetBool(DirectFunctionCall2(numeric_gt, NumericGetDatum(v->val.numeric),
-										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MAX)))) ||
-		DatumGetBool(DirectFunctionCall2(numeric_lt, NumericGetDatum(v->val.numeric),
-										 DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MIN)))))
+	if (DatumGetBool(
+			DirectFunctionCall2(numeric_gt, NumericGetDatum(v->val.numeric),
+								DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MAX)))) ||
+		DatumGetBool(
+			DirectFunctionCall2(numeric_lt, NumericGetDatum(v->val.numeric),
+								DirectFunctionCall1(int4_numeric, Int32GetDatum(PG_INT32_MIN)))))
 		return wrong_type(v, member, range, "Send it as a bare JSON number.", fault);
 	i = DatumGetInt64(DirectFunctionCall1(numeric_int8, NumericGetDatum(v->val.numeric)));
 	*result = (int32) i;
@@ -147,9 +150,9 @@ ecstats_json_int(const JsonbValue *v, const char *member, int32 *result, Ecstats
 static bool
 plain_decimal(const char *s, int len)
 {
-	int			i = 0;
-	int			digits = 0;
-	bool		point = false;
+	int i = 0;
+	int digits = 0;
+	bool point = false;
 
 	if (len > 60)
 		return false;
@@ -180,13 +183,14 @@ ecstats_json_numeric(const JsonbValue *v, const char *member, Datum *result, Ecs
 	}
 	if (v->type == jbvString && plain_decimal(v->val.string.val, v->val.string.len))
 	{
-		*result = DirectFunctionCall3(numeric_in,
-									  CStringGetDatum(pnstrdup(v->val.string.val, v->val.string.len)),
-									  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+		*result = DirectFunctionCall3(
+			numeric_in, CStringGetDatum(pnstrdup(v->val.string.val, v->val.string.len)),
+			ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
 		return true;
 	}
 	return wrong_type(v, member, "a number",
-					  "Send a JSON number, or a decimal such as \"12.50\" in double quotes.", fault);
+					  "Send a JSON number, or a decimal such as \"12.50\" in double quotes.",
+					  fault);
 }
 
 /*
@@ -196,8 +200,8 @@ bool
 ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, EcstatsFault *fault)
 {
 	const char *s = v->val.string.val;
-	int			nibbles = 0;
-	int			i;
+	int nibbles = 0;
+	int i;
 
 	if (v->type != jbvString)
 		return wrong_type(v, member, "a UUID", uuid_hint, fault);
@@ -205,7 +209,7 @@ ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, Ec
 	for (i = 0; i < v->val.string.len; i++)
 	{
 		unsigned char c = (unsigned char) s[i];
-		int			digit;
+		int digit;
 
 		if (c == '-' && v->val.string.len == 36 && (i == 8 || i == 13 || i == 18 || i == 23))
 			continue;
@@ -226,7 +230,7 @@ ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, Ec
 static int
 digits_at(const char **s, const char *end, int n)
 {
-	int			value = 0;
+	int value = 0;
 
 	if (end - *s < n)
 		return -1;
@@ -259,8 +263,8 @@ take(const char **s, const char *end, char c)
 static int
 fraction_at(const char **s, const char *end)
 {
-	int			usec = 0;
-	int			n = 0;
+	int usec = 0;
+	int n = 0;
 
 	if (!take(s, end, '.') && !take(s, end, ','))
 		return 0;
@@ -284,9 +288,9 @@ fraction_at(const char **s, const char *end)
 static bool
 offset_at(const char **s, const char *end, int *seconds)
 {
-	int			sign;
-	int			part[3] = {0, 0, 0};
-	int			i;
+	int sign;
+	int part[3] = {0, 0, 0};
+	int i;
 
 	*seconds = 0;
 	if (take(s, end, 'Z') || take(s, end, 'z'))
@@ -316,14 +320,7 @@ static bool
 iso_instant(const char *s, int len, TimestampTz *result)
 {
 	const char *end = s + len;
-	int			year,
-				month,
-				day,
-				hour,
-				minute,
-				second = 0,
-				usec = 0,
-				offset;
+	int year, month, day, hour, minute, second = 0, usec = 0, offset;
 
 	year = digits_at(&s, end, 4);
 	if (year < 1 || !take(&s, end, '-'))
@@ -353,7 +350,9 @@ iso_instant(const char *s, int len, TimestampTz *result)
 		return false;
 
 	*result = ((int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY +
-			   hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - offset) * USECS_PER_SEC + usec;
+			   hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - offset) *
+				  USECS_PER_SEC +
+			  usec;
 	return true;
 }
 
@@ -363,20 +362,20 @@ iso_instant(const char *s, int len, TimestampTz *result)
 static bool
 unix_instant(Numeric n, TimestampTz *result)
 {
-	Datum		d = NumericGetDatum(n);
-	double		approx;
-	Datum		unit;
-	int64		usec;
+	Datum d = NumericGetDatum(n);
+	double approx;
+	Datum unit;
+	int64 usec;
 
 	if (numeric_is_nan(n) || numeric_is_inf(n))
 		return false;
 	approx = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, d));
-	if (approx > 4e15 || approx < -4e12)	/* far outside anything that a timestamp holds */
+	if (approx > 4e15 || approx < -4e12) /* far outside anything that a timestamp holds */
 		return false;
 	unit = DirectFunctionCall1(int8_numeric,
 							   Int64GetDatum(approx >= MILLISECONDS_FROM ? 1000 : USECS_PER_SEC));
-	usec = DatumGetInt64(DirectFunctionCall1(numeric_int8,
-											 DirectFunctionCall2(numeric_mul, d, unit)));
+	usec =
+		DatumGetInt64(DirectFunctionCall1(numeric_int8, DirectFunctionCall2(numeric_mul, d, unit)));
 	*result = usec - (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY;
 	return IS_VALID_TIMESTAMP(*result);
 }
@@ -423,7 +422,7 @@ ecstats_json_elements(Jsonb *payload, int max, const char *what)
 bool
 ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element)
 {
-	Jsonb	   *payload = elements->payload;
+	Jsonb *payload = elements->payload;
 	JsonbIteratorToken token;
 
 	if (elements->in_array)

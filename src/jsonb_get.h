@@ -14,17 +14,17 @@
 /* The elements of an intake's payload: those of an array, or the one value that is no array. */
 typedef struct EcstatsElements
 {
-	Jsonb	   *payload;
-	JsonbIterator *it;			/* NULL: not an array */
-	int			ord;			/* number of the element returned last, from 1 */
-	bool		in_array;
+	Jsonb *payload;
+	JsonbIterator *it; /* NULL: not an array */
+	int ord;		   /* number of the element returned last, from 1 */
+	bool in_array;
 } EcstatsElements;
 
 extern EcstatsElements ecstats_json_elements(Jsonb *payload, int max, const char *what);
 extern bool ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element);
 
-extern bool ecstats_json_string(const JsonbValue *v, const char *member, bool numbers, text **result,
-								EcstatsFault *fault);
+extern bool ecstats_json_string(const JsonbValue *v, const char *member, bool numbers,
+								text **result, EcstatsFault *fault);
 extern bool ecstats_json_instant(const JsonbValue *v, const char *member, TimestampTz *result,
 								 EcstatsFault *fault);
 extern bool ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result,
@@ -37,4 +37,4 @@ extern bool ecstats_json_missing(const char *member, EcstatsFault *fault);
 extern bool ecstats_json_is(const JsonbValue *key, const char *name);
 extern char *ecstats_json_shown(const JsonbValue *v);
 
-#endif							/* ECSTATS_JSONB_GET_H */
+#endif /* ECSTATS_JSONB_GET_H */

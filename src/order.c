@@ -15,13 +15,13 @@
 #include "ecstats.h"
 #include "order.h"
 
-#define ID_MAX_BYTES 128
-#define NAME_MAX_BYTES 128
+#define ID_MAX_BYTES	 128
+#define NAME_MAX_BYTES	 128
 #define STATUS_MAX_BYTES 64
-#define EXTRA_MAX_BYTES (16 * 1024)
-#define EXTRA_MAX_KEYS 64
-#define EARLIEST INT64CONST(0)	/* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
-#define FUTURE_MAX (USECS_PER_DAY)
+#define EXTRA_MAX_BYTES	 (16 * 1024)
+#define EXTRA_MAX_KEYS	 64
+#define EARLIEST		 INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
+#define FUTURE_MAX		 (USECS_PER_DAY)
 
 PG_FUNCTION_INFO_V1(ecstats_order_check);
 
@@ -42,12 +42,13 @@ check_time(const char *column, TimestampTz ts, TimestampTz now, EcstatsFault *fa
 {
 	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
 		return true;
-	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column,
-						 "Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's clock.",
-						 psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" :
-								  timestamptz_to_str(ts)),
-						 "%s is %s", column,
-						 ts < EARLIEST ? "before 2000-01-01" : "more than 1 day ahead of the clock");
+	return ecstats_fault(
+		fault, ERRCODE_CHECK_VIOLATION, column,
+		"Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's "
+		"clock.",
+		psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" : timestamptz_to_str(ts)),
+		"%s is %s", column,
+		ts < EARLIEST ? "before 2000-01-01" : "more than 1 day ahead of the clock");
 }
 
 /*
@@ -58,8 +59,9 @@ check_line_no(int32 line_no, EcstatsFault *fault)
 {
 	if (line_no >= 0)
 		return true;
-	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "line_no", "Number an order's lines from 1.",
-						 psprintf("Value: %d.", line_no), "line_no is negative");
+	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "line_no",
+						 "Number an order's lines from 1.", psprintf("Value: %d.", line_no),
+						 "line_no is negative");
 }
 
 /*
@@ -68,7 +70,7 @@ check_line_no(int32 line_no, EcstatsFault *fault)
 static int
 amount_sign(Numeric n)
 {
-	Datum		zero = DirectFunctionCall1(int4_numeric, Int32GetDatum(0));
+	Datum zero = DirectFunctionCall1(int4_numeric, Int32GetDatum(0));
 
 	return DatumGetInt32(DirectFunctionCall2(numeric_cmp, NumericGetDatum(n), zero));
 }
@@ -79,13 +81,13 @@ amount_sign(Numeric n)
 static bool
 check_money(int32 quantity, Numeric amount, EcstatsFault *fault)
 {
-	int			sign;
-	char	   *shown;
+	int sign;
+	char *shown;
 
 	if (quantity == 0)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "quantity",
-							 "Leave the line out; a return has a negative quantity.", pstrdup("Value: 0."),
-							 "quantity is 0");
+							 "Leave the line out; a return has a negative quantity.",
+							 pstrdup("Value: 0."), "quantity is 0");
 	shown = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(amount)));
 	if (numeric_is_nan(amount) || numeric_is_inf(amount))
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount", "Send a finite number.",
@@ -94,11 +96,13 @@ check_money(int32 quantity, Numeric amount, EcstatsFault *fault)
 	if (quantity > 0 && sign < 0)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount",
 							 "A return has a negative quantity and a negative amount.",
-							 ecstats_shown(shown, strlen(shown)), "amount of a sale line is negative");
+							 ecstats_shown(shown, strlen(shown)),
+							 "amount of a sale line is negative");
 	if (quantity < 0 && sign > 0)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount",
 							 "A return has a negative quantity and a negative amount.",
-							 ecstats_shown(shown, strlen(shown)), "amount of a return line is positive");
+							 ecstats_shown(shown, strlen(shown)),
+							 "amount of a return line is positive");
 	return true;
 }
 
@@ -129,16 +133,16 @@ bool
 ecstats_order_check_parts(const OrderLineParts *line, TimestampTz now, EcstatsFault *fault)
 {
 	return check_text("order_id", line->order_id, ID_MAX_BYTES, fault) &&
-		check_line_no(line->line_no, fault) &&
-		check_time("order_time", line->order_time, now, fault) &&
-		(line->user_id == NULL || check_text("user_id", line->user_id, ID_MAX_BYTES, fault)) &&
-		check_text("product_id", line->product_id, ID_MAX_BYTES, fault) &&
-		check_text("region", line->region, NAME_MAX_BYTES, fault) &&
-		check_text("channel", line->channel, NAME_MAX_BYTES, fault) &&
-		check_money(line->quantity, line->amount, fault) &&
-		check_text("status", line->status, STATUS_MAX_BYTES, fault) &&
-		(!line->paid || check_time("paid_time", line->paid_time, now, fault)) &&
-		check_extra(line->extra, fault);
+		   check_line_no(line->line_no, fault) &&
+		   check_time("order_time", line->order_time, now, fault) &&
+		   (line->user_id == NULL || check_text("user_id", line->user_id, ID_MAX_BYTES, fault)) &&
+		   check_text("product_id", line->product_id, ID_MAX_BYTES, fault) &&
+		   check_text("region", line->region, NAME_MAX_BYTES, fault) &&
+		   check_text("channel", line->channel, NAME_MAX_BYTES, fault) &&
+		   check_money(line->quantity, line->amount, fault) &&
+		   check_text("status", line->status, STATUS_MAX_BYTES, fault) &&
+		   (!line->paid || check_time("paid_time", line->paid_time, now, fault)) &&
+		   check_extra(line->extra, fault);
 }
 
 /*
@@ -151,12 +155,12 @@ ecstats_order_check(PG_FUNCTION_ARGS)
 {
 	OrderLineParts line;
 	EcstatsFault fault;
-	int			i;
+	int i;
 
 	for (i = 0; i < 12; i++)
 	{
 		if (PG_ARGISNULL(i) && i != 3 && i != 10)
-			PG_RETURN_BOOL(false);	/* the business of NOT NULL, which comes first */
+			PG_RETURN_BOOL(false); /* the business of NOT NULL, which comes first */
 	}
 	line.order_id = PG_GETARG_TEXT_PP(0);
 	line.line_no = PG_GETARG_INT32(1);

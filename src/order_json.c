@@ -18,34 +18,47 @@
 #include "order.h"
 
 #define PAYLOAD_MAX_ELEMENTS 100000
-#define ORDER_MAX_ITEMS 10000
+#define ORDER_MAX_ITEMS		 10000
 
 PG_FUNCTION_INFO_V1(ecstats_order_parse);
 
 /* One order on its way to rows. */
 typedef struct OrderDraft
 {
-	OrderLineParts head;		/* what the lines have in common */
-	bool		has_time;
-	JsonbContainer *items;		/* an array; NULL: none */
-	JsonbContainer *sent;		/* the order itself, for its unknown members */
+	OrderLineParts head; /* what the lines have in common */
+	bool has_time;
+	JsonbContainer *items; /* an array; NULL: none */
+	JsonbContainer *sent;  /* the order itself, for its unknown members */
 	OrderLineParts *lines;
-	int			n_lines;
+	int n_lines;
 } OrderDraft;
 
 enum OrderColumns
 {
-	COL_ORD, COL_ORDER, COL_LINE, COL_TIME, COL_USER, COL_PRODUCT, COL_REGION, COL_CHANNEL, COL_QUANTITY,
-	COL_AMOUNT, COL_STATUS, COL_PAID, COL_EXTRA, COL_SQLSTATE, COL_REASON, COL_PAYLOAD, N_COLS
+	COL_ORD,
+	COL_ORDER,
+	COL_LINE,
+	COL_TIME,
+	COL_USER,
+	COL_PRODUCT,
+	COL_REGION,
+	COL_CHANNEL,
+	COL_QUANTITY,
+	COL_AMOUNT,
+	COL_STATUS,
+	COL_PAID,
+	COL_EXTRA,
+	COL_SQLSTATE,
+	COL_REASON,
+	COL_PAYLOAD,
+	N_COLS
 };
 
-static const char *const order_members[] = {
-	"order_id", "order_time", "timestamp", "user_id", "region", "channel", "status", "paid_time", "items",
-	"extra", NULL
-};
-static const char *const item_members[] = {
-	"line_no", "product_id", "quantity", "amount", "extra", NULL
-};
+static const char *const order_members[] = {"order_id", "order_time", "timestamp", "user_id",
+											"region",	"channel",	  "status",	   "paid_time",
+											"items",	"extra",	  NULL};
+static const char *const item_members[] = {"line_no", "product_id", "quantity",
+										   "amount",  "extra",		NULL};
 
 /*
  * is_among tells whether a member is one of a NULL-terminated list.
@@ -67,7 +80,7 @@ is_among(const JsonbValue *key, const char *const *names)
 static JsonbValue *
 get(JsonbContainer *object, const char *name)
 {
-	JsonbValue	key;
+	JsonbValue key;
 	JsonbValue *v;
 
 	key.type = jbvString;
@@ -128,13 +141,14 @@ read_head(OrderDraft *draft, JsonbContainer *order, EcstatsFault *fault)
 	if (v == NULL)
 		return ecstats_json_missing("items", fault);
 	if (v->type != jbvBinary || !JsonContainerIsArray(v->val.binary.data))
-		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "items", "Send an array of items.",
-							 ecstats_json_shown(v), "member \"items\" is not an array");
+		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "items",
+							 "Send an array of items.", ecstats_json_shown(v),
+							 "member \"items\" is not an array");
 	draft->items = v->val.binary.data;
 	if (JsonContainerSize(draft->items) > ORDER_MAX_ITEMS)
-		return ecstats_fault(fault, ERRCODE_PROGRAM_LIMIT_EXCEEDED, "items", "Send several orders.", NULL,
-							 "an order has %u items, the most is %d", JsonContainerSize(draft->items),
-							 ORDER_MAX_ITEMS);
+		return ecstats_fault(fault, ERRCODE_PROGRAM_LIMIT_EXCEEDED, "items", "Send several orders.",
+							 NULL, "an order has %u items, the most is %d",
+							 JsonContainerSize(draft->items), ORDER_MAX_ITEMS);
 	return true;
 }
 
@@ -146,8 +160,8 @@ push_unknown(JsonbParseState **state, JsonbContainer *object, const char *const 
 			 EcstatsFault *fault)
 {
 	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbValue	key;
-	JsonbValue	value;
+	JsonbValue key;
+	JsonbValue value;
 	JsonbIteratorToken token;
 	JsonbValue *extra = get(object, "extra");
 
@@ -205,7 +219,7 @@ read_item(OrderDraft *draft, const JsonbValue *item, int position, TimestampTz n
 {
 	JsonbContainer *object;
 	JsonbValue *v;
-	Datum		amount;
+	Datum amount;
 
 	if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
 		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "items",
@@ -242,8 +256,8 @@ read_item(OrderDraft *draft, const JsonbValue *item, int position, TimestampTz n
 static int
 compare_line_no(const void *a, const void *b)
 {
-	int32		x = *(const int32 *) a;
-	int32		y = *(const int32 *) b;
+	int32 x = *(const int32 *) a;
+	int32 y = *(const int32 *) b;
 
 	return x < y ? -1 : x > y;
 }
@@ -254,8 +268,8 @@ compare_line_no(const void *a, const void *b)
 static bool
 check_line_nos(OrderDraft *draft, EcstatsFault *fault)
 {
-	int32	   *numbers = palloc(sizeof(int32) * Max(draft->n_lines, 1));
-	int			i;
+	int32 *numbers = palloc(sizeof(int32) * Max(draft->n_lines, 1));
+	int i;
 
 	for (i = 0; i < draft->n_lines; i++)
 		numbers[i] = draft->lines[i].line_no;
@@ -263,9 +277,10 @@ check_line_nos(OrderDraft *draft, EcstatsFault *fault)
 	for (i = 1; i < draft->n_lines; i++)
 	{
 		if (numbers[i] == numbers[i - 1])
-			return ecstats_fault(fault, ERRCODE_UNIQUE_VIOLATION, "line_no",
-								 "Number an order's items differently, or leave line_no out everywhere.",
-								 psprintf("Value: %d.", numbers[i]), "two items have the same line_no");
+			return ecstats_fault(
+				fault, ERRCODE_UNIQUE_VIOLATION, "line_no",
+				"Number an order's items differently, or leave line_no out everywhere.",
+				psprintf("Value: %d.", numbers[i]), "two items have the same line_no");
 	}
 	return true;
 }
@@ -278,8 +293,8 @@ draft_order(OrderDraft *draft, const JsonbValue *order, TimestampTz now, Ecstats
 {
 	JsonbIterator *it;
 	JsonbIteratorToken token;
-	JsonbValue	item;
-	int			position = 0;
+	JsonbValue item;
+	int position = 0;
 
 	memset(draft, 0, sizeof(*draft));
 	if (order->type != jbvBinary || !JsonContainerIsObject(order->val.binary.data))
@@ -315,8 +330,8 @@ static void
 emit_line(EcstatsRows *rows, int ord, const OrderDraft *draft, const OrderLineParts *line)
 {
 	const OrderLineParts *p = line ? line : &draft->head;
-	Datum		values[N_COLS] = {0};
-	bool		nulls[N_COLS];
+	Datum values[N_COLS] = {0};
+	bool nulls[N_COLS];
 
 	memset(nulls, true, sizeof(nulls));
 	values[COL_ORD] = Int32GetDatum(ord);
@@ -348,8 +363,8 @@ emit_line(EcstatsRows *rows, int ord, const OrderDraft *draft, const OrderLinePa
 static void
 emit_fault(EcstatsRows *rows, int ord, const EcstatsFault *fault, const JsonbValue *order)
 {
-	Datum		values[N_COLS] = {0};
-	bool		nulls[N_COLS];
+	Datum values[N_COLS] = {0};
+	bool nulls[N_COLS];
 
 	memset(nulls, true, sizeof(nulls));
 	values[COL_ORD] = Int32GetDatum(ord);
@@ -367,15 +382,15 @@ static void
 parse_order(EcstatsRows *rows, int ord, bool in_array, const JsonbValue *order, bool raise,
 			TimestampTz now)
 {
-	OrderDraft	draft;
+	OrderDraft draft;
 	EcstatsFault fault = {0};
-	int			i;
+	int i;
 
 	if (!draft_order(&draft, order, now, &fault))
 	{
 		if (raise && in_array)
-			fault.detail = psprintf("Element %d of the payload. %s", ord,
-									fault.detail ? fault.detail : "");
+			fault.detail =
+				psprintf("Element %d of the payload. %s", ord, fault.detail ? fault.detail : "");
 		if (raise)
 			ecstats_fault_raise(&fault, "order_lines", NULL);
 		emit_fault(rows, ord, &fault, order);
@@ -395,14 +410,14 @@ parse_order(EcstatsRows *rows, int ord, bool in_array, const JsonbValue *order, 
 Datum
 ecstats_order_parse(PG_FUNCTION_ARGS)
 {
-	Jsonb	   *payload = PG_GETARG_JSONB_P(0);
-	bool		raise = PG_GETARG_BOOL(1);
+	Jsonb *payload = PG_GETARG_JSONB_P(0);
+	bool raise = PG_GETARG_BOOL(1);
 	EcstatsRows rows = ecstats_rows_begin(fcinfo);
 	TimestampTz now = GetCurrentTimestamp();
-	MemoryContext per_order = AllocSetContextCreate(CurrentMemoryContext, "ecstats order",
-													ALLOCSET_DEFAULT_SIZES);
+	MemoryContext per_order =
+		AllocSetContextCreate(CurrentMemoryContext, "ecstats order", ALLOCSET_DEFAULT_SIZES);
 	EcstatsElements elements = ecstats_json_elements(payload, PAYLOAD_MAX_ELEMENTS, "orders");
-	JsonbValue	order;
+	JsonbValue order;
 	MemoryContext old;
 
 	while (ecstats_json_next_element(&elements, &order))
