@@ -307,6 +307,8 @@ connect_poll(PgConn *conn)
 			conn->state = STATE_IDLE;
 			conn->events = POLLIN;
 			conn->deadline = 0;
+			log_write(LOG_INFO, "%s: session in database %s on %s port %s as %s", conn->label,
+					  PQdb(conn->pq), PQhost(conn->pq), PQport(conn->pq), PQuser(conn->pq));
 			conn->handler(conn, PG_CONNECTED, NULL, conn->arg);
 			break;
 		default:

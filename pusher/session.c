@@ -268,6 +268,10 @@ statement_failed(Pusher *p, Statement statement, const PGresult *result)
 	log_write(failure == PG_FAIL_RETRY ? LOG_INFO : LOG_ERROR,
 			  "statement \"%s\" failed: SQLSTATE %s: %s", statement_names[statement],
 			  pgconn_sqlstate(result), message ? message : "(no message)");
+	if (statement == SQL_HELLO)
+		log_write(LOG_ERROR, "is the extension created in this database, in a schema of the "
+							 "search_path, and has this "
+							 "role the profile pusher? --check tells");
 	if (statement == SQL_SETTLE)
 	{
 		if (failure == PG_FAIL_RETRY)
