@@ -39,8 +39,12 @@ psql -Xq -v ON_ERROR_STOP=1 -d postgres -c "CREATE DATABASE $ECSTATS_PUSHER_DB E
 	psql -Xq -v ON_ERROR_STOP=1 -d "$ECSTATS_PUSHER_DB" -c "CREATE EXTENSION ecstats" ||
 	fail "a database with the extension can be made"
 
-cc -D_GNU_SOURCE -std=gnu99 -Wall -Wextra -Werror -o address_test "$here/address_test.c" "$here/../../pusher/address.c" &&
-	./address_test || fail "address_test passes"
+# The pure parts; these are silent unless something is wrong.
+compile="cc -D_GNU_SOURCE -std=gnu99 -Wall -Wextra -Werror $(pkg-config --cflags libpq)"
+source=$here/../../pusher
+$compile -o address_test "$here/address_test.c" "$source/address.c" && ./address_test ||
+	fail "address_test passes"
+$compile -o text_test "$here/text_test.c" "$source/text.c" $(pkg-config --libs libpq) && ./text_test ||
+	fail "text_test passes"
 
-exec_python=${PYTHON:-/usr/bin/python3}
-"$exec_python" "$here/suite.py"
+"${PYTHON:-/usr/bin/python3}" "$here/suite.py"

@@ -44,9 +44,9 @@ def test_waking(receiver):
         check(sent(queued), "what was queued before the start is found without a notification", p.log())
         started = time.monotonic()
         fresh = push(name)
-        good = sent(fresh, 5)
+        good = sent(fresh, 10)
         check(good, "a notification wakes it (%.0f ms)" % ((time.monotonic() - started) * 1000), p.log())
-        check(time.monotonic() - started < 2, "within two seconds, the poll interval being 60")
+        check(time.monotonic() - started < 10, "long before the poll interval of 60 s is over")
         check(sql("SELECT count(*) FROM ecstats.pushers WHERE last_beat > now() - interval '1 min'") != "0", "it gives signs of life")
         later = int(
             sql(
@@ -56,7 +56,7 @@ def test_waking(receiver):
             )
         )
         check(sent(later), "the beat's answer wakes it for what becomes due later", p.log())
-        late = "extract(epoch FROM started_at - (SELECT created_at FROM ecstats.deliveries WHERE id = %d)) BETWEEN 2.9 AND 6" % later
+        late = "extract(epoch FROM started_at - (SELECT created_at FROM ecstats.deliveries WHERE id = %d)) BETWEEN 2.9 AND 12" % later
         equal(attempt(later, late), "t", "at its time")
     with Pusher("--poll-interval", "200ms", "--beat-interval", "1h") as p:
         p.connected()
@@ -163,7 +163,7 @@ def test_cable(receiver):
         p.connected()
         cable.frozen = True
         check(wait_until(lambda: "no answer to a statement in time" in p.log()), "a session without a sign of life is given up", p.log())
-        wait_until(lambda: p.process.poll() is not None, 0.7)
+        check(wait_until(lambda: len(cable.pairs) >= 4), "attempts to connect that hang are given up, too", p.log())
         cable.frozen = False
         d = push(name)
         check(p.connected(2) and sent(d), "and it comes back when the network does", p.log())
@@ -325,15 +325,24 @@ def test_contract(receiver):
 
     name = contract_database()
     sql("INSERT INTO queue SELECT i, '%s' FROM generate_series(1, 5) i" % receiver.url("/hook-plain"), db=name)
-    sql("INSERT INTO queue VALUES (6, 'file:///etc/hostname'), (7, 'no url')", db=name)
-    receiver.script("/hook-plain", *[Answer(body=b"ok")] * 5)
+    free = socket.create_server(("127.0.0.1", 0))
+    refused = "http://127.0.0.1:%d/" % free.getsockname()[1]
+    free.close()
+    for row in [(6, "file:///etc/hostname"), (7, "no url"), (8, refused), (9, receiver.url("/hook-reset")), (10, receiver.url("/hook-hang"))]:
+        sql("INSERT INTO queue VALUES (%d, '%s')" % row, db=name)
+    receiver.script("/hook-reset", Answer("reset"))
+    receiver.script("/hook-hang", Answer("hang"))
+    receiver.script("/hook-plain", *[Answer(body=b"ok", headers={"X-Ogw-Ratelimit-Reset": " 5 ", "X-Other": "n"})] * 5)
     code, log = once("--tick", db=name)
     got = sql("SELECT r->>'delivery_id' || ' ' || coalesce(r->>'http_status', r->>'error_kind') || ' ' || (r->>'request_sent')"
               " FROM taken, LATERAL (SELECT result AS r) x ORDER BY result->'delivery_id'", db=name)
-    equal(got.split("\n"), ["1 200 true", "3 other false", "4 other false", "5 200 true", "6 other false", "7 other false"],
-          "an outcome that the database refuses does not hold up the others")
+    equal(got.split("\n"), ["1 200 true", "3 other false", "4 other false", "5 200 true", "6 other false", "7 other false",
+                            "8 connect false", "9 reset true", "10 timeout true"],
+          "status or error kind, and whether the request had left; an outcome that the database refuses does not hold up the others")
     check(code == 1 and "cannot take 2" in log, "it is given up in the end, and --once exits 1", log)
     equal(sql("SELECT count(*) FROM ticks", db=name), "1", "--once --tick runs the tick once")
+    equal(json.loads(sql("SELECT result->'headers' FROM taken WHERE result->>'delivery_id' = '1'", db=name)),
+          {"content-type": "application/json", "x-ogw-ratelimit-reset": "5"}, "the headers that count are reported, no others")
     r = receiver.seen("/hook-plain")[0]
     equal((r.headers["x-a"], r.headers["content-type"]), ('{"q",1}', "text/plain"), "header lines arrive as they are")
 

@@ -1,0 +1,84 @@
+/*
+ * text_test.c: what may be shown. Quiet when all is well.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../pusher/text.h"
+
+static int wrong = 0;
+
+/*
+ * expect compares two texts.
+ */
+static void
+expect(const char *what, const char *got, const char *want)
+{
+	if (strcmp(got, want) != 0)
+	{
+		printf("# %s: got \"%s\", want \"%s\"\n", what, got, want);
+		wrong++;
+	}
+}
+
+static const char *const urls[][2] = {
+	{"https://oapi.dingtalk.com/robot/send?access_token=k", "https://oapi.dingtalk.com/…"},
+	{"http://127.0.0.1:8080/hook", "http://127.0.0.1:8080/…"},
+	{"https://user:secret@host/x", "https://host/…"},
+	{"https://user:se@cret@host:1/x", "https://host:1/…"},
+	{"https://user:sec/ret@host/x", "https:///…"},
+	{"https://user:sec?ret@host/x", "https:///…"},
+	{"https://host?key=secret", "https://host/…"},
+	{"https://host#secret", "https://host/…"},
+	{"http://[::1]:80/secret", "http://[::1]:80/…"},
+	{"secret", "(not a URL)"},
+	{"", "(not a URL)"},
+};
+
+static const char *const bytes[][2] = {
+	{"日报 ok", "日报 ok"},
+	{"a\xff\xfe"
+	 "b",
+	 "a??b"},
+	{"\xc0\xaf", "??"},			  /* overlong */
+	{"\xed\xa0\x80", "???"},	  /* surrogate */
+	{"\xf4\x90\x80\x80", "????"}, /* past U+10FFFF */
+	{"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80"},
+	{"cut \xe6\x97", "cut "},
+};
+
+int
+main(void)
+{
+	char out[300];
+	char *dsn;
+	size_t i;
+
+	for (i = 0; i < sizeof(urls) / sizeof(urls[0]); i++)
+	{
+		url_mask(urls[i][0], out, sizeof(out));
+		expect(urls[i][0], out, urls[i][1]);
+	}
+	for (i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++)
+	{
+		utf8_clean(bytes[i][0], strlen(bytes[i][0]), out, sizeof(out));
+		expect("bytes", out, bytes[i][1]);
+	}
+	utf8_clean("a\0b", 3, out, sizeof(out));
+	expect("NUL", out, "a?b");
+	utf8_clean("日日日", 9, out, 8);
+	expect("no room for the last character", out, "日日");
+
+	dsn = dsn_mask("host=h password='a b' sslpassword=x dbname=d");
+	expect("dsn", dsn, "password=******** dbname=d host=h sslpassword=********");
+	free(dsn);
+	dsn = dsn_mask("postgresql://u:secret@h/d");
+	if (strstr(dsn, "secret"))
+		wrong += printf("# a URI shows its password\n") > 0;
+	free(dsn);
+	dsn = dsn_mask("host=h secret");
+	expect("bad dsn", dsn, "(not a valid connection string)");
+	free(dsn);
+	return wrong ? 1 : 0;
+}
