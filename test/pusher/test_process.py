@@ -97,7 +97,7 @@ def test_kill(receiver):
     """kill -9 between claim and settle: once more after the lease, and the row says so."""
     gated(receiver, 1)
     before = len(receiver.seen(WECOM))
-    d = push(wecom(receiver))
+    d = push(wecom(receiver, max_retries=3))
     p = Pusher()
     waiting(receiver, 1)
     p.signal(signal.SIGKILL)
@@ -170,7 +170,7 @@ def test_cable(receiver):
     cable.close()
 
 
-def test_unreachable():
+def test_unreachable(receiver):
     started = time.monotonic()
     p = Pusher("--once", "--dsn", "host=127.0.0.1 port=1 dbname=x")
     equal(p.wait(), 1, "--once without a database exits 1")
@@ -198,7 +198,7 @@ def test_logs(receiver):
     check(lines and all({"time", "level", "message"} <= set(line) for line in lines), "JSON lines parse", p.log())
 
 
-def test_settings():
+def test_settings(receiver):
     cases = [
         (["--concurrency", "0"], "concurrency"),
         (["--concurrency", "ten"], "concurrency"),
@@ -384,18 +384,19 @@ def test_valgrind(receiver):
     check(code == 0 and all(attempts(d) == 1 for d in ids), "valgrind finds nothing in a run with --once", p.log())
 
 
-def test_all(receiver):
-    test_concurrency(receiver)
-    test_waking(receiver)
-    test_sigterm(receiver)
-    test_kill(receiver)
-    test_database_loss(receiver)
-    test_cable(receiver)
-    test_unreachable()
-    test_logs(receiver)
-    test_settings()
-    test_reload(receiver)
-    test_rights(receiver)
-    test_contract(receiver)
-    test_notify_socket(receiver)
-    test_valgrind(receiver)
+TESTS = [
+    test_concurrency,
+    test_waking,
+    test_sigterm,
+    test_kill,
+    test_database_loss,
+    test_cable,
+    test_unreachable,
+    test_logs,
+    test_settings,
+    test_reload,
+    test_rights,
+    test_contract,
+    test_notify_socket,
+    test_valgrind,
+]

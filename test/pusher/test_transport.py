@@ -71,7 +71,7 @@ def test_answers(receiver):
     wait = "extract(epoch FROM next_attempt_at - now()) BETWEEN 20 AND 60, attempts"
     equal(sql("SELECT %s FROM ecstats.deliveries WHERE id = %d" % (wait, d)), "t|0", "Retry-After is obeyed, no attempt used")
 
-    d = one(receiver, Answer(status=503, body=b"<html>busy</html>", headers={"Content-Type": "text/html"}))
+    d = one(receiver, Answer(status=503, body=b"<html>busy</html>", headers={"Content-Type": "text/html"}), max_retries=3)
     equal((status(d), attempt(d, "http_status, response")), ("pending", "503|<html>busy</html>"), "503 is tried again later")
 
     d = one(receiver, Answer(body=b"<html>login</html>"))
@@ -175,10 +175,11 @@ def test_environment_proxy(receiver):
     equal(status(d), "sent", "http_proxy of the environment is not used")
 
 
-def test_all(receiver):
-    test_providers(receiver)
-    test_answers(receiver)
-    test_transport_failures(receiver)
-    test_private_addresses(receiver)
-    test_tls(receiver)
-    test_environment_proxy(receiver)
+TESTS = [
+    test_providers,
+    test_answers,
+    test_transport_failures,
+    test_private_addresses,
+    test_tls,
+    test_environment_proxy,
+]
