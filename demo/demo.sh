@@ -46,7 +46,7 @@ show()
 {
 	local statement=$1
 	shift
-	psql -Xq -v ON_ERROR_STOP=1 -P border=0 -P footer=off -P null=- "$@" <<< "$statement" | sed 's/^/         /'
+	psql -Xq -v ON_ERROR_STOP=1 -P border=0 -P footer=off -P null=- "$@" <<< "$statement" | sed '/^ *$/d; s/^/         /'
 }
 
 # make_place: an empty directory of the cluster's user, at ./.demo or, where that user cannot get in, at
@@ -175,7 +175,7 @@ both_settled()
 
 not_arrived()
 {
-	echo "demo: the messages did not arrive within $deadline s; this is how things stand:" >&2
+	echo "demo: the messages were not there and settled within $deadline s; this is how things stand:" >&2
 	show "SELECT * FROM ecstats_status()"
 	show "SELECT job_name, due_at, status, error FROM ecstats.job_runs ORDER BY run_id"
 	show "SELECT id, report, channel, status, attempts, last_error FROM ecstats.deliveries ORDER BY id"
@@ -189,19 +189,20 @@ show_figures()
 	show "
 		WITH k AS (SELECT * FROM ecstats.daily_kpi WHERE day = :'day'),
 		p AS (SELECT * FROM ecstats.daily_kpi WHERE day = :'day'::date - 1)
-		SELECT v.name AS \"figure\", to_char(v.now, v.form) AS \"yesterday\", to_char(v.before, v.form) AS \"the day before\",
-			to_char(100 * (v.now - v.before) / nullif(v.before, 0), 'SFM9990.0') || '%' AS \"change\"
+		SELECT v.name AS \"figure\", lpad(to_char(v.now, v.form), 14) AS \"     yesterday\",
+			lpad(to_char(v.before, v.form), 14) AS \"the day before\",
+			lpad(to_char(100 * (v.now - v.before) / nullif(v.before, 0), 'SFM9990.0') || '%', 8) AS \"  change\"
 		FROM k LEFT JOIN p ON true CROSS JOIN LATERAL (VALUES
-			(1, 'gmv', k.gmv, p.gmv, '999,999,990.00'),
-			(2, 'orders', k.order_count, p.order_count, '999,999,990'),
-			(3, 'buyers', k.buyer_count, p.buyer_count, '999,999,990'),
-			(4, 'paid', k.paid_amount, p.paid_amount, '999,999,990.00'),
-			(5, 'refunds', k.refund_amount, p.refund_amount, '999,999,990.00'),
-			(6, 'per order', k.aov, p.aov, '999,999,990.00'),
-			(7, 'visitors', k.uv, p.uv, '999,999,990'),
-			(8, 'new visitors', k.new_user_count, p.new_user_count, '999,999,990'),
-			(9, 'page views', k.pv, p.pv, '999,999,990'),
-			(10, 'conversion %', 100 * k.conversion_rate, 100 * p.conversion_rate, '990.00')) AS v(no, name, now, before, form)
+			(1, 'gmv', k.gmv, p.gmv, 'FM999,999,990.00'),
+			(2, 'orders', k.order_count, p.order_count, 'FM999,999,990'),
+			(3, 'buyers', k.buyer_count, p.buyer_count, 'FM999,999,990'),
+			(4, 'paid', k.paid_amount, p.paid_amount, 'FM999,999,990.00'),
+			(5, 'refunds', k.refund_amount, p.refund_amount, 'FM999,999,990.00'),
+			(6, 'per order', k.aov, p.aov, 'FM999,999,990.00'),
+			(7, 'visitors', k.uv, p.uv, 'FM999,999,990'),
+			(8, 'new visitors', k.new_user_count, p.new_user_count, 'FM999,999,990'),
+			(9, 'page views', k.pv, p.pv, 'FM999,999,990'),
+			(10, 'conversion %', 100 * k.conversion_rate, 100 * p.conversion_rate, 'FM990.00')) AS v(no, name, now, before, form)
 		ORDER BY v.no" -v day="$1"
 	sql "SELECT format('%s was corrected from gmv %s to %s by rows that came late', day, old, new)
 		FROM ecstats.restatements WHERE column_name = 'gmv' ORDER BY day" | sed 's/^/         /'

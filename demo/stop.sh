@@ -18,7 +18,7 @@ say()
 # ours PID: whether that process still is what was started from this directory.
 ours()
 {
-	tr '\0' '\n' < "/proc/$1/cmdline" 2> /dev/null | grep -qF -- "$dir/bin/"
+	[ -r "/proc/$1/cmdline" ] && grep -qaF -- "$dir/bin/" "/proc/$1/cmdline" 2> /dev/null
 }
 
 # stop_process NAME: asks it to end, and makes it end after 15 s.

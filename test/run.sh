@@ -108,7 +108,7 @@ all_listed()
 unit_sources()
 {
 	case $1 in
-		cron_expr_test) echo src/cron_expr.c ;;
+		cron_expr_test) echo src/cron_expr.c src/cron_search.c ;;
 		template_test) echo src/template.c ;;
 	esac
 }
