@@ -110,8 +110,10 @@ PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 endif
 
-# PGXS does not know which headers an object was made from.
-$(OBJS): $(wildcard $(srcdir)/src/*.h)
+# PGXS does not know which headers an object was made from: a changed one rebuilds everything.
+HEADERS = $(addprefix src/,ecstats.h errors.h compat.h jsonb_get.h event.h order.h rollup.h cron_expr.h \
+	job.h template.h template_document.h template_error.h template_filter.h)
+$(OBJS): $(HEADERS)
 
 # ------------------------------------------------------------------ install script
 # Assembled and committed. OR REPLACE is for the pieces alone: an upgrade script re-uses them, while

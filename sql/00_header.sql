@@ -6,6 +6,16 @@
 
 SET LOCAL search_path TO pg_catalog, pg_temp;
 
+DO $$
+BEGIN
+	IF getdatabaseencoding() <> 'UTF8' THEN
+		RAISE EXCEPTION 'ecstats needs a database in UTF8'
+			USING ERRCODE = 'feature_not_supported', DETAIL = format('This one is in %s.', getdatabaseencoding()),
+				  HINT = 'CREATE DATABASE … ENCODING ''UTF8'' TEMPLATE template0.';
+	END IF;
+END
+$$;
+
 CREATE SCHEMA ecstats;
 COMMENT ON SCHEMA ecstats IS 'ecstats: tables, views and internal functions; what users call is ecstats_* in the schema of the extension';
 

@@ -21,6 +21,26 @@ $$;
 COMMENT ON FUNCTION ecstats.restore_replace() IS
 	'Trigger: while a dump is restored, a row replaces the shipped one of its key. Arguments: key columns.';
 
+-- Where users may delete shipped rows, or give their place in another unique column to their own: the first
+-- statement of a restore clears what CREATE EXTENSION shipped. These rows and the extension's own catalog row
+-- were written by one transaction. (A restore in a single transaction makes no difference between shipped and
+-- restored rows: the setting does.)
+CREATE OR REPLACE FUNCTION ecstats.restore_clear() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	flag text := 'ecstats.restored_' || TG_TABLE_NAME;
+BEGIN
+	IF NOT current_setting('check_function_bodies')::boolean AND coalesce(current_setting(flag, true), '') <> 'yes' THEN
+		PERFORM set_config(flag, 'yes', true);
+		EXECUTE format('DELETE FROM %I.%I t WHERE t.xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = ''ecstats'')',
+					   TG_TABLE_SCHEMA, TG_TABLE_NAME);
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.restore_clear() IS
+	'Statement trigger: while a dump is restored, the rows that CREATE EXTENSION shipped make room for the dumped ones.';
+
 CREATE OR REPLACE FUNCTION ecstats.timezone_valid(name text) RETURNS boolean
 	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_timezone_valid';
 COMMENT ON FUNCTION ecstats.timezone_valid(text) IS
@@ -94,6 +114,7 @@ CREATE TRIGGER keep BEFORE DELETE ON ecstats.config
 	FOR EACH ROW EXECUTE FUNCTION ecstats.config_keep();
 CREATE TRIGGER changed AFTER INSERT OR UPDATE OR DELETE ON ecstats.config
 	FOR EACH ROW EXECUTE FUNCTION ecstats.config_changed();
+ALTER TABLE ecstats.config ENABLE ALWAYS TRIGGER changed;
 
 -- The shop's clock starts as the database's; a TimeZone that is no IANA name becomes UTC.
 INSERT INTO ecstats.config (timezone)

@@ -18,6 +18,25 @@ CREATE OR REPLACE FUNCTION ecstats.day_start(day date) RETURNS timestamptz
 COMMENT ON FUNCTION ecstats.day_start(date) IS
 	'First instant of a business day, which lasts until day_start(day + 1). A start that a change of clocks skips is the first instant after the gap. 22008 for infinity.';
 
+-- Partitions are named by their day. (ecstats.events comes later: it is looked up by name.)
+CREATE OR REPLACE FUNCTION ecstats.day_partition_name(day date) RETURNS name
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
+	$$ SELECT ('events_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD'))::pg_catalog.name $$;
+COMMENT ON FUNCTION ecstats.day_partition_name(date) IS 'Name of the partition of a business day, in schema ecstats.';
+
+CREATE OR REPLACE FUNCTION ecstats.day_partition_exists(day date) RETURNS boolean
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE AS
+	$$ SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits i
+					   WHERE i.inhrelid = pg_catalog.to_regclass('ecstats.' || ecstats.day_partition_name(day))
+						 AND i.inhparent = pg_catalog.to_regclass('ecstats.events')) $$;
+COMMENT ON FUNCTION ecstats.day_partition_exists(date) IS 'True where the business day has its partition, attached.';
+
+-- ecstats.day_partition_taken: the name is in use, be it by a partition that was detached.
+CREATE OR REPLACE FUNCTION ecstats.day_partition_taken(day date) RETURNS boolean
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE AS
+	$$ SELECT pg_catalog.to_regclass('ecstats.' || ecstats.day_partition_name(day)) IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.day_partition_taken(date) IS 'True where a table has the name of the business day''s partition, attached or not.';
+
 -- Appended at commit by the sessions that wrote the rows (day_mark.c), taken by the run that computes
 -- the day. No key, no index, no trigger: writers must never wait for each other here.
 CREATE TABLE ecstats.day_marks (
@@ -30,11 +49,16 @@ CREATE OR REPLACE FUNCTION ecstats.row_changed() RETURNS trigger
 COMMENT ON FUNCTION ecstats.row_changed() IS
 	'Trigger after DELETE or UPDATE of a raw row: notes the days of its old content. Arguments: the timestamptz columns that decide them.';
 
+CREATE OR REPLACE FUNCTION ecstats.guard_wanted() RETURNS trigger
+	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_guard_wanted';
+COMMENT ON FUNCTION ecstats.guard_wanted() IS
+	'Statement trigger: from the commit on, DROP EXTENSION ecstats needs CASCADE.';
+
 -- TRUNCATE does not say what was there: every day that is stored is computed again.
 CREATE OR REPLACE FUNCTION ecstats.rows_truncated() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	INSERT INTO ecstats.day_marks (day) SELECT k.day FROM ecstats.daily_kpi k;
+	INSERT INTO ecstats.day_marks (day) SELECT k.day FROM ecstats.daily_kpi k EXCEPT SELECT m.day FROM ecstats.day_marks m;
 	RETURN NULL;
 END
 $$;

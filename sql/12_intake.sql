@@ -15,6 +15,10 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.on_error_check(text) IS 'True for raise, false for quarantine, 22023 for anything else.';
 
+CREATE OR REPLACE FUNCTION ecstats.in_transaction_block() RETURNS boolean
+	LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'ecstats_in_transaction_block';
+COMMENT ON FUNCTION ecstats.in_transaction_block() IS 'True between BEGIN and COMMIT: what this statement locks stays locked after it.';
+
 -- What could not be stored, whole, with the reason. Shared by events and orders.
 CREATE TABLE ecstats.rejects (
 	id			bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

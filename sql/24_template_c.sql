@@ -9,13 +9,13 @@
 -- Errors:    22023 the template is wrong (JSON path, character, what to write); 54000 output over 1 MB
 -- Tables:    none
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_render(template jsonb, data jsonb) RETURNS jsonb
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
 COMMENT ON FUNCTION @extschema@.ecstats_render(jsonb, jsonb) IS
 	'Renders every string of a JSON document over data: Mustache (variables, sections, inverted sections, comments, set-delimiter) and filters ({{gmv | money}}). Keys and other values are copied; a member "conditions" picks members. Null for a null argument. Errors: 22023 the template is wrong, with JSON path and character; 54000 output over 1 MB or over a million passes through sections.';
 
 -- Internal twin of ecstats_render.
 CREATE OR REPLACE FUNCTION ecstats.template_render(template jsonb, data jsonb) RETURNS jsonb
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_template_render';
 COMMENT ON FUNCTION ecstats.template_render(jsonb, jsonb) IS
 	'Internal twin of ecstats_render(template, data): same arguments, result and errors.';
 

@@ -48,6 +48,8 @@ COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds f
 COMMENT ON COLUMN ecstats.event_types.weight IS 'Points of one event in the activity score';
 COMMENT ON COLUMN ecstats.event_types.is_page_view IS 'Counts in pv';
 COMMENT ON COLUMN ecstats.event_types.funnel_step IS 'Position in the funnel, unique; NULL: not a step';
+CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.event_types
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.event_types
 	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('event');
 

@@ -6,6 +6,7 @@ CREATE TABLE ecstats.jobs (
 	name text NOT NULL UNIQUE
 		CHECK (octet_length(name) BETWEEN 1 AND 128 AND name !~ '[[:cntrl:]]'),
 	owner text NOT NULL DEFAULT current_user,
+	owner_id oid,
 	schedule text NOT NULL CHECK (octet_length(schedule) BETWEEN 1 AND 1000),
 	command text NOT NULL CHECK (octet_length(command) BETWEEN 1 AND 1000000),
 	timezone text,
@@ -23,6 +24,7 @@ CREATE TABLE ecstats.jobs (
 CREATE INDEX jobs_due ON ecstats.jobs (next_run_at) WHERE enabled;
 COMMENT ON TABLE ecstats.jobs IS 'What is run on a schedule. Written by ecstats_schedule and ecstats_unschedule, or directly; the owner is the current user, whatever is written (a superuser may set another).';
 COMMENT ON COLUMN ecstats.jobs.owner IS 'The role that runs of this job log in as, by name.';
+COMMENT ON COLUMN ecstats.jobs.owner_id IS 'Which role that name was when the job was written: a role made later under the same name inherits no jobs. NULL after a restore, until the next tick.';
 COMMENT ON COLUMN ecstats.jobs.schedule IS 'Cron expression: five fields unix, six or seven Quartz.';
 COMMENT ON COLUMN ecstats.jobs.timezone IS 'IANA zone of the schedule; NULL follows config.timezone.';
 COMMENT ON COLUMN ecstats.jobs.max_attempts IS 'Attempts in all, at each due time.';

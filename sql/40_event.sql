@@ -3,22 +3,24 @@
 
 -- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
 -- tomorrow) and have none. Cheap when all are there, which is nearly always. Where a lock was busy, this
--- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms.
+-- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms. Within a
+-- transaction block none are made: everybody would wait for its end.
 CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	today date := ecstats.day_of(at);
 	d date;
 BEGIN
-	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.event_partition_exists(today + i))
-		OR at < nullif(current_setting('ecstats.next_partition_try', true), '')::timestamptz THEN
+	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.day_partition_exists(today + i))
+		OR ecstats.in_transaction_block()
+		OR extract(epoch FROM at) < nullif(current_setting('ecstats.next_partition_try', true), '')::numeric THEN
 		RETURN;
 	END IF;
 	FOR d IN SELECT DISTINCT ecstats.day_of(p.event_time) AS day FROM ecstats.event_parse(payload, false) p
 			  WHERE p.sqlstate IS NULL ORDER BY day LOOP
-		IF d BETWEEN today - 7 AND today + 1 AND NOT ecstats.event_partition_exists(d)
+		IF d BETWEEN today - 7 AND today + 1 AND NOT ecstats.day_partition_exists(d)
 			AND NOT ecstats.event_partition_try(d) THEN
-			PERFORM set_config('ecstats.next_partition_try', (at + interval '1 minute')::text, false);
+			PERFORM set_config('ecstats.next_partition_try', (extract(epoch FROM at) + 60)::text, false);
 			RETURN;
 		END IF;
 	END LOOP;

@@ -2,21 +2,11 @@
 -- One partition a business day: made ahead, by ecstats_track for recent days, by ecstats_prepare before
 -- a back-fill. Rows of a day without one wait in the default partition.
 
-CREATE OR REPLACE FUNCTION ecstats.event_partition_name(day date) RETURNS name
-	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
-	$$ SELECT ('events_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD'))::pg_catalog.name $$;
-COMMENT ON FUNCTION ecstats.event_partition_name(date) IS 'Name of the partition of a business day, in schema ecstats.';
-
-CREATE OR REPLACE FUNCTION ecstats.event_partition_exists(day date) RETURNS boolean
-	LANGUAGE sql STABLE STRICT PARALLEL SAFE AS
-	$$ SELECT pg_catalog.to_regclass('ecstats.' || ecstats.event_partition_name(day)) IS NOT NULL $$;
-COMMENT ON FUNCTION ecstats.event_partition_exists(date) IS 'True where the business day has its partition.';
-
 -- The new table stands apart until it is attached: CREATE … PARTITION OF would lock all writers out.
 CREATE OR REPLACE FUNCTION ecstats.event_partition_create(day date) RETURNS void
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	part name := ecstats.event_partition_name(day);
+	part name := ecstats.day_partition_name(day);
 BEGIN
 	EXECUTE format('CREATE TABLE ecstats.%I (LIKE ecstats.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
 	EXECUTE format('CREATE UNIQUE INDEX %I ON ecstats.%I (event_time, user_id, event_id)', part || '_key', part);
@@ -27,11 +17,12 @@ $$;
 COMMENT ON FUNCTION ecstats.event_partition_create(date) IS 'Creates the table of a business day with its unique index, not attached yet.';
 
 CREATE OR REPLACE FUNCTION ecstats.event_partition_attach(day date) RETURNS void
-	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET datestyle = 'ISO, YMD' SET timezone = 'UTC' AS $$	-- the bounds are written as text
 DECLARE
 	from_time timestamptz := ecstats.day_start(day);
 	to_time timestamptz := ecstats.day_start(day + 1);
-	part name := ecstats.event_partition_name(day);
+	part name := ecstats.day_partition_name(day);
 BEGIN
 	-- With a range CHECK the ATTACH need not read the rows that were moved in.
 	EXECUTE format('ALTER TABLE ecstats.%I ADD CONSTRAINT range CHECK (event_time >= %L AND event_time < %L)',
@@ -49,14 +40,15 @@ COMMENT ON FUNCTION ecstats.event_partition_attach(date) IS 'Makes the table of 
 CREATE OR REPLACE FUNCTION ecstats.event_partition_try(day date) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms' AS $$
 BEGIN
-	IF ecstats.event_partition_exists(day)
+	IF ecstats.day_partition_taken(day)
 		OR NOT pg_try_advisory_xact_lock(hashtext('ecstats.event_partition'), day - date '2000-01-01') THEN
 		RETURN false;
 	END IF;
 	BEGIN
 		LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
 		LOCK TABLE ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
-		IF EXISTS (SELECT FROM ecstats.events_default d
+		-- The attach reads the default partition: a large one is left to maintenance.
+		IF pg_relation_size('ecstats.events_default') > 32 * 1024 * 1024 OR EXISTS (SELECT FROM ecstats.events_default d
 					WHERE d.event_time >= ecstats.day_start(day) AND d.event_time < ecstats.day_start(day + 1)) THEN
 			RETURN false;
 		END IF;
@@ -64,7 +56,7 @@ BEGIN
 		PERFORM ecstats.event_partition_attach(day);
 		RETURN true;
 	EXCEPTION WHEN lock_not_available OR check_violation OR duplicate_table OR unique_violation
-		OR duplicate_object OR deadlock_detected THEN
+		OR duplicate_object OR deadlock_detected OR invalid_object_definition OR object_in_use THEN
 		RETURN false;
 	END;
 END
@@ -79,9 +71,10 @@ CREATE OR REPLACE FUNCTION ecstats.event_partition_make(day date) RETURNS boolea
 DECLARE
 	from_time timestamptz := ecstats.day_start(day);
 	to_time timestamptz := ecstats.day_start(day + 1);
+	moved bigint;
 BEGIN
 	PERFORM pg_advisory_xact_lock(hashtext('ecstats.event_partition'), day - date '2000-01-01');
-	IF ecstats.event_partition_exists(day) THEN
+	IF ecstats.day_partition_taken(day) OR from_time >= to_time THEN	-- or a day that the zone skipped
 		RETURN false;
 	END IF;
 	PERFORM ecstats.event_partition_create(day);
@@ -90,10 +83,13 @@ BEGIN
 	-- Moved rows are not changed rows: their days need not be computed again.
 	PERFORM set_config('ecstats.suppress_marks', 'on', true);
 	EXECUTE format('WITH moved AS (DELETE FROM ONLY ecstats.events_default WHERE event_time >= $1 AND event_time < $2 RETURNING *)
-					INSERT INTO ecstats.%I SELECT * FROM moved', ecstats.event_partition_name(day))
+					INSERT INTO ecstats.%I SELECT * FROM moved', ecstats.day_partition_name(day))
 		USING from_time, to_time;
+	GET DIAGNOSTICS moved = ROW_COUNT;
 	PERFORM set_config('ecstats.suppress_marks', 'off', true);
-	LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
+	IF moved > 0 THEN			-- no reader may look in between
+		LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
+	END IF;
 	PERFORM ecstats.event_partition_attach(day);
 	RETURN true;
 END
@@ -114,26 +110,52 @@ CREATE OR REPLACE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
 	SELECT h.day FROM hop h WHERE h.day IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.event_stray_days() IS 'Business days with rows in the default partition, ascending.';
 
+-- ecstats.event_partition_wait: as event_partition_make, in attempts that wait at most 200 ms for a lock each and
+-- give all theirs back in between, so that nobody queues for long behind a long reader.
+CREATE OR REPLACE FUNCTION ecstats.event_partition_wait(day date) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+	attempts integer := 0;
+BEGIN
+	LOOP
+		BEGIN
+			RETURN ecstats.event_partition_make(day);
+		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+			attempts := attempts + 1;
+			IF attempts >= 20 THEN
+				RAISE EXCEPTION 'the partition of % could not be made: a lock stays busy', day
+					USING ERRCODE = 'lock_not_available',
+						  DETAIL = 'A transaction that reads or writes ecstats.events has been open all the time.',
+						  HINT = 'Look for it in pg_stat_activity, or try again later; rows of the day wait in the default partition meanwhile.';
+			END IF;
+			PERFORM pg_sleep(0.1);
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_wait(date) IS
+	'Makes a day''s partition in up to 20 short attempts; 55P03 if none succeeds, false if it was there.';
+
 -- ecstats_prepare: makes the partitions of a range of days, for a back-fill.
 -- Arguments: first and last business day. Result: how many were made. Errors: 22023 for a range that is
 -- empty or longer than 1,100 days (a transaction's locks are limited). Touches ecstats.events.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_prepare(from_day date, to_day date) RETURNS integer
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '30s' AS $$
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	made integer := 0;
 	d date;
 BEGIN
-	IF from_day IS NULL OR to_day IS NULL OR from_day > to_day OR NOT isfinite(from_day) OR NOT isfinite(to_day) THEN
-		RAISE EXCEPTION 'the range of days is empty'
+	IF from_day IS NULL OR to_day IS NULL OR from_day > to_day OR from_day < date '1999-12-30' OR to_day > date '2199-12-31' THEN
+		RAISE EXCEPTION 'the range of days is empty or out of range'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
-				  HINT = 'Give the first and the last business day.';
+				  HINT = 'Give the first and the last business day, 2000 to 2199.';
 	END IF;
 	IF to_day - from_day >= 1100 THEN
 		RAISE EXCEPTION 'the range has % days, the most is 1100', to_day - from_day + 1
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Prepare a few years in several calls.';
 	END IF;
 	FOR d IN SELECT from_day + i FROM generate_series(0, to_day - from_day) AS i LOOP
-		IF ecstats.event_partition_make(d) THEN
+		IF ecstats.event_partition_wait(d) THEN
 			made := made + 1;
 		END IF;
 	END LOOP;
@@ -141,5 +163,5 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_prepare(date, date) IS
-	'Makes the partitions of business days from_day to to_day (at most 1,100) and moves waiting rows there; returns how many were made. 22023 for a bad range, 55P03 if a lock stays busy for 30 s.';
+	'Makes the partitions of business days from_day to to_day (at most 1,100) and moves waiting rows there; returns how many were made. 22023 for a bad range, 55P03 if a lock stays busy for some seconds.';
 

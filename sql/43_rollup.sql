@@ -66,7 +66,8 @@ COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot.
 CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
 DECLARE
 	event_totals jsonb;
 	order_totals jsonb;
@@ -139,7 +140,7 @@ COMMENT ON FUNCTION ecstats.rollup_write(date) IS
 -- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
 -- users changed because of it.
 CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen(the_day date) RETURNS SETOF date
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_mergejoin = off AS $$
 	WITH earlier AS (			-- seen today, known since a later day
 		SELECT f.user_id, f.day AS old_day FROM ecstats.first_seen f
 		  JOIN ecstats.user_day d ON d.day = the_day AND d.user_id = f.user_id

@@ -3,7 +3,12 @@
 
 -- ecstats.rollup_lock: one run at a time closes days; the others wait and then see what it did.
 CREATE OR REPLACE FUNCTION ecstats.rollup_lock() RETURNS void
-	LANGUAGE sql VOLATILE AS $$ SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('ecstats.rollup'), 0) $$;
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	-- A table's lock, not an advisory one: those are anybody's to take.
+	LOCK TABLE ecstats.day_state IN SHARE ROW EXCLUSIVE MODE;
+END
+$$;
 COMMENT ON FUNCTION ecstats.rollup_lock() IS 'Waits until no other transaction closes days; held until commit.';
 
 -- ecstats.rollup_gaps: ranges of days before a day that are not stored.
@@ -52,7 +57,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF d
 	 CROSS JOIN LATERAL ecstats.rollup_hop(p.relid, 'event_time', date '1999-12-30', before) h
 	 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass
 	   -- a partition whose name is a closed day need not be opened
-	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.event_partition_name(k.day))
+	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.day_partition_name(k.day))
 	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
@@ -74,13 +79,13 @@ COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that 
 CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT s.day FROM ecstats.day_state s
-	 WHERE NOT s.frozen
-	   AND (EXISTS (SELECT FROM ecstats.day_marks m WHERE m.day = s.day)
-			OR s.unseen <> '{}' AND
-			(s.cluster <> (SELECT system_identifier FROM pg_control_system())
-			 OR EXISTS (SELECT FROM unnest(s.unseen) x
-						 WHERE x <> ALL (ecstats.rollup_under_way()))))
-	 ORDER BY s.day $$;
+	 WHERE NOT s.frozen AND s.day IN (SELECT m.day FROM ecstats.day_marks m)
+	UNION
+	SELECT s.day FROM ecstats.day_state s
+	 WHERE NOT s.frozen AND s.unseen <> '{}'
+	   AND (s.cluster <> (SELECT system_identifier FROM pg_control_system())
+			OR EXISTS (SELECT FROM unnest(s.unseen) x WHERE x <> ALL (ecstats.rollup_under_way())))
+	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
 	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
 
@@ -95,8 +100,8 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RET
 		   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
 		   AND l.pid IS DISTINCT FROM pg_backend_pid()
-		   -- a prepared transaction has no backend and does not say when it began: it counts
-		   AND (l.pid IS NULL OR a.xact_start < ecstats.day_start(day + 1))
+		   -- a prepared transaction has no backend, another may not say when it began: they count
+		   AND (l.pid IS NULL OR coalesce(a.xact_start, '-infinity') < ecstats.day_start(day + 1))
 		   AND (l.relation = 'ecstats.order_lines'::regclass
 				OR l.relation IN (SELECT p.relid FROM pg_partition_tree('ecstats.events') p))) $$;
 COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
@@ -104,7 +109,7 @@ COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
 
 -- ecstats.rollup_put: the only writer of daily_kpi. A first close is revision 1; a change of figures adds one
 -- and leaves its restatements; becoming complete is no revision. Result: true at the first close.
-CREATE OR REPLACE FUNCTION ecstats.rollup_put(kpi ecstats.daily_kpi, at timestamptz) RETURNS boolean
+CREATE OR REPLACE FUNCTION ecstats.rollup_put(kpi ecstats.daily_kpi, at timestamptz, gate boolean) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	state_columns text[] := '{day,complete,closed_at,revision}';
@@ -112,9 +117,10 @@ DECLARE
 BEGIN
 	SELECT * INTO stored FROM ecstats.daily_kpi k WHERE k.day = kpi.day;
 	IF NOT FOUND THEN
+		DELETE FROM ecstats.restatements r WHERE r.day = kpi.day;	-- of a row that somebody has deleted
 		kpi.revision := 1;
 		kpi.closed_at := at;
-		kpi.complete := ecstats.rollup_complete(kpi.day, at);
+		kpi.complete := gate;
 		INSERT INTO ecstats.daily_kpi SELECT kpi.*;
 		RETURN true;
 	END IF;
@@ -132,11 +138,11 @@ BEGIN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz) IS
-	'Stores a day''s figures: revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
+COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
+	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
 -- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
--- first close. The marks are taken before the scan's snapshot: a row that commits later leaves a new one.
+-- first close. A day whose own partition is gone keeps its figures: it is frozen instead.
 CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -145,34 +151,63 @@ DECLARE
 	others date[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
+	has_partition boolean := ecstats.day_partition_exists(the_day);
 	under_way xid[];
+	gate boolean;
 BEGIN
-	-- In this order: what is under way, the marks, then the scan with a snapshot of its own.
+	UPDATE ecstats.day_state s SET frozen = true WHERE s.day = the_day AND s.partitioned AND NOT has_partition;
+	IF FOUND THEN
+		RETURN false;
+	END IF;
+
+	-- In this order: who is under way, whether somebody who began before the day's end still writes, the
+	-- marks, then the scan with a snapshot of its own.
 	under_way := ecstats.rollup_under_way();
+	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
 	kpi := ecstats.rollup_write(the_day);
 
 	others := array(SELECT ecstats.rollup_first_seen(the_day));
 	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
-	first := ecstats.rollup_put(kpi, at);
+	first := ecstats.rollup_put(kpi, at, gate);
 	FOREACH other IN ARRAY others LOOP
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
 		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
-		PERFORM ecstats.rollup_put(kpi, at);
+		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
 	END LOOP;
 
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
-	INSERT INTO ecstats.day_state AS s (day, unseen, cluster)
-	VALUES (the_day, under_way, this_cluster)
+	INSERT INTO ecstats.day_state AS s (day, unseen, cluster, partitioned)
+	VALUES (the_day, under_way, this_cluster, has_partition)
 	ON CONFLICT (day) DO UPDATE
-	   SET cluster = this_cluster,
+	   SET cluster = this_cluster, partitioned = excluded.partitioned,
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
-	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster;
+	 WHERE s.unseen <> '{}' OR (s.cluster, s.partitioned) <> (this_cluster, excluded.partitioned);
+
+	-- A snapshot that is older than this function may miss what ended meanwhile: look again next time.
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		INSERT INTO ecstats.day_marks (day) VALUES (the_day);
+	END IF;
 	RETURN first;
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
-	'Computes one ended day from raw rows and stores its figures; true at its first close.';
+	'Computes one ended day from raw rows and stores its figures; true at its first close. A day that had a partition and has lost it is frozen.';
+
+-- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
+-- is not closed is found by its rows).
+CREATE OR REPLACE FUNCTION ecstats.rollup_settle(at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	passed date[] := array(SELECT k.day FROM ecstats.daily_kpi k WHERE NOT k.complete AND ecstats.rollup_complete(k.day, at));
+BEGIN
+	-- The gate first, then a new snapshot: whoever it waited for has left its mark by then.
+	UPDATE ecstats.daily_kpi k SET complete = true
+	 WHERE k.day = ANY (passed) AND k.day NOT IN (SELECT ecstats.rollup_stale_days());
+	DELETE FROM ecstats.day_marks m WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = m.day);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days complete that passed the gate and are not stale; drops marks of days that are not closed.';
 

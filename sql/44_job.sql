@@ -9,14 +9,9 @@ CREATE OR REPLACE FUNCTION ecstats.job_guard() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	super boolean := (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user);
+	me oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user);
 BEGIN
-	IF TG_OP = 'INSERT' THEN
-		IF NOT super OR NEW.owner IS NULL THEN
-			NEW.owner := current_user;
-		END IF;
-		RETURN NEW;
-	END IF;
-	IF NOT super AND OLD.owner <> current_user THEN
+	IF TG_OP <> 'INSERT' AND NOT super AND (OLD.owner <> current_user OR coalesce(OLD.owner_id, me) <> me) THEN
 		RAISE insufficient_privilege USING
 			MESSAGE = format('job "%s" belongs to another role', OLD.name),
 			DETAIL = format('Its owner is "%s".', OLD.owner),
@@ -25,9 +20,16 @@ BEGIN
 	IF TG_OP = 'DELETE' THEN
 		RETURN OLD;
 	END IF;
-	NEW.job_id := OLD.job_id;
-	IF NOT super THEN
-		NEW.owner := OLD.owner;
+	IF TG_OP = 'UPDATE' THEN
+		NEW.job_id := OLD.job_id;
+	END IF;
+	IF NOT super OR NEW.owner IS NULL THEN
+		NEW.owner := current_user;
+	END IF;
+	-- The tick moves next_run_at alone, which says nothing about the owner.
+	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.schedule, NEW.command) IS DISTINCT FROM (OLD.owner, OLD.schedule, OLD.command) THEN
+		NEW.owner_id := CASE WHEN current_setting('check_function_bodies') = 'on'
+							 THEN (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = NEW.owner) END;
 	END IF;
 	RETURN NEW;
 END $$;
@@ -85,9 +87,7 @@ DECLARE
 	moved boolean := true;
 BEGIN
 	-- A restore: what was accepted once is not asked about again, and keeps its due time.
-	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off'
-		AND (NEW.next_run_at IS NOT NULL OR NOT NEW.enabled)
-	THEN
+	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off' THEN
 		RETURN NEW;
 	END IF;
 	PERFORM ecstats.job_check(NEW);

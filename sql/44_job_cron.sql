@@ -2,6 +2,12 @@
 -- Who ticks: the registration with pg_cron, which may be absent, so its names appear in dynamic SQL
 -- alone; and how the schedule is doing, for ecstats_status.
 
+-- Its setting is shown to superusers alone; where it lives is no secret to who may install a ticker.
+CREATE OR REPLACE FUNCTION ecstats.job_cron_home() RETURNS text
+	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	AS $$ SELECT current_setting('cron.database_name', true) $$;
+COMMENT ON FUNCTION ecstats.job_cron_home() IS 'The database that pg_cron lives in; NULL where it is not loaded.';
+
 -- ecstats_install_cron: has pg_cron call ecstats_tick every minute in this database.
 -- Result: pg_cron's job id; NULL when pg_cron is not in this database, with a notice of the exact
 --   statement to run where it is. A second call changes nothing.
@@ -22,11 +28,7 @@ BEGIN
 		END IF;
 		RETURN id;
 	END IF;
-	BEGIN
-		home := current_setting('cron.database_name', true);
-	EXCEPTION WHEN insufficient_privilege THEN
-		home := NULL;
-	END;
+	home := ecstats.job_cron_home();
 	IF home IS NULL THEN
 		RAISE NOTICE 'pg_cron is not loaded in this server: nothing was registered' USING
 			HINT = 'Add pg_cron to shared_preload_libraries and restart, then CREATE EXTENSION pg_cron here; or let ecstats-pusher --tick do it.';

@@ -45,6 +45,8 @@ BEGIN
 	SELECT a.oid, a.rolcanlogin INTO role FROM pg_catalog.pg_roles a WHERE a.rolname = j.owner;
 	IF NOT FOUND THEN
 		refused := format('role "%s" does not exist', j.owner);
+	ELSIF j.owner_id <> role.oid THEN
+		refused := format('role "%s" is not the one that wrote the job; it was made later under that name', j.owner);
 	ELSIF NOT role.rolcanlogin AND current_setting('server_version_num')::int < 170000 THEN
 		refused := format('role "%s" is not permitted to log in', j.owner);
 	ELSIF NOT has_database_privilege(role.oid, current_database(), 'CONNECT') THEN

@@ -124,12 +124,12 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.report_row(text) IS 'row of ecstats.reports by name; 42704 where there is none';
 
--- report_data: what a template and a condition see of one closed day.
---   report: name in ecstats.reports; day: a closed business day.
+-- report_data: what a template and a condition see of one day.
+--   report: name in ecstats.reports; day: a business day; live: its figures where it is not closed.
 -- Result: a JSON object (interface: "Template and report"; members in doc/report.md).
 -- Errors: 42704 unknown report, P0002 no stored row of the day, 22004 an argument is NULL.
 -- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets.
-CREATE OR REPLACE FUNCTION ecstats.report_data(report text, day date) RETURNS jsonb
+CREATE OR REPLACE FUNCTION ecstats.report_data(report text, day date, live jsonb DEFAULT NULL) RETURNS jsonb
 	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
@@ -147,21 +147,22 @@ BEGIN
 		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	definition := ecstats.report_row(report);
-	facts := ecstats.report_kpi(day, zone);
+	facts := coalesce(ecstats.report_kpi(day, zone), live -> 'kpi' || jsonb_build_object(
+		'refund_rate', (live -> 'kpi' ->> 'refund_amount')::numeric / nullif((live -> 'kpi' ->> 'paid_amount')::numeric, 0)));
 	IF facts IS NULL THEN
-		RAISE EXCEPTION 'there are no figures of % yet', iso
-			USING ERRCODE = 'no_data_found', DETAIL = 'ecstats.daily_kpi has no row of this day.',
-				  HINT = format('SELECT ecstats_daily(%L) closes an ended day.', iso);
+		RAISE EXCEPTION 'there are no figures of this day yet'
+			USING ERRCODE = 'no_data_found', DETAIL = format('Day %s has not begun.', iso),
+				  HINT = 'Give a day up to the running one.';
 	END IF;
 	yesterday := ecstats.report_kpi(day - 1, zone);
 	last_week := ecstats.report_kpi(day - 7, zone);
 	last_year := ecstats.report_kpi((day - interval '1 year')::date, zone);
 
 	restated := ecstats.report_restated(day, zone);
-	products := ecstats.report_products(day, day - 1, (facts -> 'gmv')::numeric);
+	products := ecstats.report_products(day, day - 1, (facts -> 'gmv')::numeric, live);
 
 	RETURN facts
-		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric)
+		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric, live)
 		|| ecstats.report_targets(day)
 		|| jsonb_build_object(
 			'top_products', products, 'has_sales', products <> '[]',
@@ -172,7 +173,7 @@ BEGIN
 			'weekday_cn', '周' || substr('一二三四五六日', extract(isodow FROM day)::int, 1),
 			'day_cn', to_char(day, 'FMMM"月"FMDD"日"'),
 			'currency', (SELECT c.currency FROM ecstats.config c),
-			'data_as_of', coalesce(restated -> 'at', facts -> 'closed_at'),
+			'data_as_of', coalesce(restated -> 'at', nullif(facts -> 'closed_at', 'null'), live -> 'at'),
 			'previous', yesterday, 'last_week', last_week, 'last_year', last_year,
 			'dod', ecstats.report_change(facts, yesterday),
 			'wow', ecstats.report_change(facts, last_week),
@@ -180,20 +181,10 @@ BEGIN
 			'dod_points', ecstats.report_points(facts, yesterday),
 			'wow_points', ecstats.report_points(facts, last_week),
 			'yoy_points', ecstats.report_points(facts, last_year),
-			'funnel', ecstats.report_funnel(day),
+			'funnel', ecstats.report_funnel(day, live),
 			'restated', restated,
 			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
 END
 $$;
-COMMENT ON FUNCTION ecstats.report_data(text, date) IS
-	'facts of a closed day as JSON for a report''s template and condition; internal twin of ecstats_report_data';
-
--- ecstats_report_data(report, day): the JSON that a report's template and condition see.
---   report: name in ecstats.reports; day: a closed business day.
--- Result: one object: figures of the day, comparisons, splits, funnel, targets (doc/report.md).
--- Errors: 42704 unknown report, P0002 day without figures, 22004 NULL. Reads rollups, writes nothing.
-CREATE OR REPLACE FUNCTION @extschema@.ecstats_report_data(report text, day date) RETURNS jsonb
-	LANGUAGE sql STABLE PARALLEL SAFE
-	AS $$ SELECT ecstats.report_data(report, day) $$;
-COMMENT ON FUNCTION @extschema@.ecstats_report_data(text, date) IS
-	'What a template sees. Arguments: report name, closed business day. Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report, P0002 day without figures, 22004 NULL argument';
+COMMENT ON FUNCTION ecstats.report_data(text, date, jsonb) IS
+	'facts of a day as JSON for a report''s template and condition; live is {kpi, sales, funnel, at} of a day that is not closed, NULL of one that is';

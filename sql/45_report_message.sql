@@ -34,17 +34,17 @@ COMMENT ON FUNCTION ecstats.report_condition(jsonpath, jsonb) IS
 	'whether a jsonpath predicate is true for the facts; reason says why not (false, unknown, error). NULL condition: true';
 
 -- report_message: the message of a report for a day, and whether it is to be sent.
---   report: name in ecstats.reports; day: a closed business day.
+--   report: name in ecstats.reports; day: a business day; live: its figures where it is not closed.
 -- Result: one row. The message is rendered also where it would not be sent, for previews; reason is
 --   NULL exactly where would_send is true.
 -- Errors: those of report_data; 42704 the template does not exist; 55000 no version of it is active.
 -- Reads: reports, templates, rollups. Writes nothing.
-CREATE OR REPLACE FUNCTION ecstats.report_message(report text, day date)
+CREATE OR REPLACE FUNCTION ecstats.report_message(report text, day date, live jsonb DEFAULT NULL)
 	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
-	facts jsonb := ecstats.report_data(report, day);
+	facts jsonb := ecstats.report_data(report, day, live);
 	definition ecstats.reports := ecstats.report_row(report);
 	body jsonb;
 BEGIN
@@ -73,7 +73,7 @@ BEGIN
 	RETURN NEXT;
 END
 $$;
-COMMENT ON FUNCTION ecstats.report_message(text, date) IS
+COMMENT ON FUNCTION ecstats.report_message(text, date, jsonb) IS
 	'rendered neutral or native message of a report for a closed day, whether it would be sent, and why not';
 
 -- report_status: what keeps reports from going out, for ecstats_status().

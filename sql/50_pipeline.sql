@@ -21,6 +21,11 @@ BEGIN
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
 			  WHERE ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source
 			  ORDER BY j.id FOR UPDATE LOOP
+		-- An order that was stored since is newer than its reject.
+		CONTINUE WHEN r.origin = 'order' AND EXISTS (
+			SELECT FROM ecstats.order_parse(r.payload, false) p
+			  JOIN ecstats.order_lines l ON l.order_id = p.order_id AND l.order_time = p.order_time
+			 WHERE p.sqlstate IS NULL);
 		BEGIN
 			IF r.origin = 'track' THEN
 				PERFORM @extschema@.ecstats_track(r.payload, 'raise');
@@ -54,6 +59,7 @@ DECLARE
 	due date[];
 	d date;
 	first boolean;
+	caught_up date[] := '{}';
 	result ecstats.daily_kpi;
 BEGIN
 	PERFORM ecstats.day_must_have_ended(day, at);
@@ -67,11 +73,14 @@ BEGIN
 		first := ecstats.rollup_close(d, at);
 		IF first AND d = day THEN
 			PERFORM ecstats.pipeline_queue_reports(d);
+		ELSIF first THEN
+			caught_up := caught_up || d;
 		END IF;
 	END LOOP;
-
-	-- Becoming complete is no revision.
-	UPDATE ecstats.daily_kpi k SET complete = true WHERE NOT k.complete AND ecstats.rollup_complete(k.day, at);
+	IF caught_up <> '{}' THEN
+		PERFORM ecstats.pipeline_caught_up(day, caught_up);
+	END IF;
+	PERFORM ecstats.rollup_settle(at);
 
 	SELECT * INTO STRICT result FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day;
 	RETURN result;
@@ -99,30 +108,60 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.day_must_have_ended(date, timestamptz) IS '22023 unless the business day is over at an instant.';
 
--- ecstats_today: the running business day so far.
--- Result: a row like those of ecstats.daily_kpi, revision 0, not complete. Writes nothing.
-CREATE OR REPLACE FUNCTION @extschema@.ecstats_today() RETURNS ecstats.daily_kpi
+-- ecstats.pipeline_figures: the figures of a day that is not closed, with its new users. Writes nothing.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_figures(the_day date) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
-	today date := ecstats.day_of(clock_timestamp());
-	k ecstats.daily_kpi;
-	open_days date[];
-BEGIN
-	k := ecstats.rollup_figures(today, ecstats.day_start(today), ecstats.day_start(today + 1));
+	k ecstats.daily_kpi := ecstats.rollup_figures(the_day, ecstats.day_start(the_day), ecstats.day_start(the_day + 1));
 	-- Days that have ended and are not closed yet know their users only as raw rows.
-	open_days := array(SELECT ecstats.rollup_open_days(today));
+	open_days date[] := array(SELECT ecstats.rollup_open_days(the_day));
+BEGIN
 	k.new_user_count := (
 		SELECT count(*)
-		  FROM (SELECT u.name FROM ecstats.rollup_scan_events(ecstats.day_start(today), ecstats.day_start(today + 1), '{}', '{}', true) u
+		  FROM (SELECT u.name FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), '{}', '{}', true) u
 				 WHERE u.kind = 'u'
 				EXCEPT
 				SELECT u.name FROM unnest(open_days) d
 				 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
 				 WHERE u.kind = 'u') new
-		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < today));
+		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < the_day));
 	RETURN k;
 END
 $$;
+COMMENT ON FUNCTION ecstats.pipeline_figures(date) IS 'Figures of a day that is not closed, as a row of daily_kpi with revision 0; writes nothing.';
+
+-- ecstats_today: the running business day so far.
+-- Result: a row like those of ecstats.daily_kpi, revision 0, not complete. Writes nothing.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_today() RETURNS ecstats.daily_kpi
+	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS
+	$$ SELECT ecstats.pipeline_figures(ecstats.day_of(clock_timestamp())) $$;
 COMMENT ON FUNCTION @extschema@.ecstats_today() IS
 	'Figures of the running business day so far, as a row of daily_kpi with revision 0; writes nothing.';
+
+-- ecstats.pipeline_live: what a report needs of a day that has begun and is not closed; NULL for others.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_live(the_day date) RETURNS jsonb
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	from_time timestamptz;
+	to_time timestamptz;
+BEGIN
+	IF the_day IS NULL OR NOT the_day BETWEEN date '1999-12-30' AND ecstats.day_of(clock_timestamp())
+		OR EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = the_day) THEN
+		RETURN NULL;
+	END IF;
+	from_time := ecstats.day_start(the_day);
+	to_time := ecstats.day_start(the_day + 1);
+	RETURN jsonb_build_object(
+		'kpi', to_jsonb(ecstats.pipeline_figures(the_day)),
+		'at', ecstats.report_timestamp(clock_timestamp(), (SELECT c.timezone FROM ecstats.config c)),
+		'sales', (SELECT coalesce(jsonb_agg(jsonb_build_object('day', the_day, 'product_id', o.product_id, 'region', o.region,
+							'channel', o.channel, 'total_sold', o.quantity, 'total_revenue', o.amount, 'order_count', o.orders,
+							'buyer_count', o.buyers, 'refund_amount', o.refund)), '[]')
+					FROM ecstats.rollup_scan_orders(from_time, to_time, '{}') o WHERE o.kind = 's'),
+		'funnel', (SELECT coalesce(jsonb_agg(jsonb_build_object('day', the_day, 'step', e.a, 'event', e.name, 'user_count', e.b)), '[]')
+					 FROM ecstats.rollup_scan_events(from_time, to_time, '{}', ecstats.rollup_funnel(), false) e WHERE e.kind = 'f'));
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_live(date) IS
+	'{kpi, sales, funnel, at} of a business day that has begun and is not closed, from raw rows; NULL for a closed or a coming one. Writes nothing.';
 

@@ -21,41 +21,41 @@ SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_sched
   FROM ecstats.config c;
 SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
 
--- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused while
--- stored days or day partitions with rows depend on it; empty partitions are dropped and made anew.
+-- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused once days are
+-- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default
+-- partition, which belongs to no day, and maintenance deals them out anew.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_clock_guard() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	part regclass;
-	filled boolean;
 BEGIN
 	IF (NEW.timezone, NEW.day_starts_at) = (OLD.timezone, OLD.day_starts_at) THEN
 		RETURN NEW;
 	END IF;
+	PERFORM ecstats.rollup_lock();
 	IF EXISTS (SELECT FROM ecstats.daily_kpi) THEN
 		RAISE EXCEPTION 'the shop''s clock cannot change: days are closed by the old one'
 			USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
 				  DETAIL = format('%s days are stored.', (SELECT count(*) FROM ecstats.daily_kpi)),
 				  HINT = 'Set timezone and day_starts_at before the first close, or load the raw rows into a new database.';
 	END IF;
+	LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
+	PERFORM set_config('ecstats.suppress_marks', 'on', true);	-- moved rows are not changed rows
 	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
-				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass LOOP
-		EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', part);
-		EXECUTE format('SELECT EXISTS (SELECT FROM %s)', part) INTO filled;
-		IF filled THEN
-			RAISE EXCEPTION 'the shop''s clock cannot change: partition % has rows of the old one', part
-				USING ERRCODE = 'object_not_in_prerequisite_state', SCHEMA = 'ecstats', TABLE = 'config',
-					  HINT = 'Set timezone and day_starts_at before the first event, or load the raw rows into a new database.';
-		END IF;
+				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass AND p.level = 1 LOOP
+		EXECUTE format('ALTER TABLE ecstats.events DETACH PARTITION %s', part);
+		EXECUTE format('INSERT INTO ecstats.events_default (event_time, user_id, event, event_id, page_url, extra)
+						SELECT event_time, user_id, event, event_id, page_url, extra FROM %s', part);
 		EXECUTE format('DROP TABLE %s', part);
 	END LOOP;
-	-- Marks of open days mean nothing yet; they were dated by the old clock.
+	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+	-- Marks of open days mean nothing; they were dated by the old clock.
 	DELETE FROM ecstats.day_marks;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_clock_guard() IS
-	'Trigger on ecstats.config: 55000 where stored days depend on timezone or day_starts_at.';
+	'Trigger on ecstats.config: 55000 once days are closed by the old timezone or day_starts_at; before that, day partitions are dissolved.';
 CREATE TRIGGER clock_guard BEFORE UPDATE OF timezone, day_starts_at ON ecstats.config
 	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_guard();
 
@@ -75,4 +75,18 @@ COMMENT ON FUNCTION ecstats.pipeline_clock_changed() IS
 	'Trigger on ecstats.config: the daily job follows day_starts_at unless somebody gave it another time, and jobs without a zone follow timezone.';
 CREATE TRIGGER clock_changed AFTER UPDATE OF timezone, day_starts_at ON ecstats.config
 	FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_clock_changed();
+
+-- These rows are somebody's work: a plain DROP EXTENSION must not take them along. (Raw rows see to it themselves.)
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.channels
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.templates
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.targets
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.jobs
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.rejects
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
+CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.deliveries
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
 

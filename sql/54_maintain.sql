@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_partition(day date) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 BEGIN
 	RETURN ecstats.event_partition_make(day);
-EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+EXCEPTION WHEN lock_not_available OR deadlock_detected OR invalid_object_definition OR object_in_use THEN
 	RETURN false;
 END
 $$;
@@ -18,7 +18,7 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_days(at timestamptz) RETURNS SETOF d
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT d FROM (SELECT ecstats.day_of(at) + i FROM generate_series(-7, 7) AS i
 				   UNION SELECT ecstats.event_stray_days()) w(d)
-	 WHERE NOT ecstats.event_partition_exists(d) ORDER BY d $$;
+	 WHERE NOT ecstats.day_partition_exists(d) ORDER BY d $$;
 COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and have none.';
 
 -- ecstats.maintain_prune: one bounded batch of what is older than config.log_retention. True while there is more.
@@ -56,7 +56,7 @@ DECLARE
 BEGIN
 	COMMIT;
 	FOREACH d IN ARRAY days LOOP
-		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.event_partition_exists(d) THEN
+		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.day_partition_exists(d) THEN
 			busy := busy + 1;
 		END IF;
 		COMMIT;

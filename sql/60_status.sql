@@ -33,7 +33,7 @@ BEGIN
 		status := 'warn';
 		detail := detail || format(', rows of %s days in the default partition', cardinality(strays));
 		hint := 'CALL ecstats_maintain() moves them; the job maintain does it every hour';
-	ELSIF NOT (ecstats.event_partition_exists(today) AND ecstats.event_partition_exists(today + 1)) THEN
+	ELSIF NOT (ecstats.day_partition_exists(today) AND ecstats.day_partition_exists(today + 1)) THEN
 		status := 'warn';
 		detail := detail || ', none for today or tomorrow';
 		hint := 'CALL ecstats_maintain() makes them; the job maintain does it every hour';
@@ -130,6 +130,17 @@ BEGIN
 	status := CASE WHEN held IS NULL THEN 'ok' ELSE 'warn' END;
 	hint := CASE WHEN held IS NOT NULL THEN 'SELECT channel, error, response FROM ecstats.delivery_attempts ORDER BY started_at DESC LIMIT 10 says why' END;
 	RETURN NEXT;
+
+	SELECT CASE WHEN c.name IS NULL THEN 'does not exist' WHEN NOT c.enabled THEN 'is disabled' END, f.operators_channel
+	  INTO status, detail
+	  FROM ecstats.config f LEFT JOIN ecstats.channels c ON c.name = f.operators_channel;
+	IF detail IS NULL OR status IS NOT NULL THEN
+		component := 'operators';
+		detail := coalesce(format('the operators'' channel "%s" %s', detail, status), 'nobody is told of failures');
+		hint := 'UPDATE ecstats.config SET operators_channel = a name in ecstats.channels';
+		status := CASE WHEN status IS NULL THEN 'warn' ELSE 'error' END;
+		RETURN NEXT;
+	END IF;
 
 	component := 'pusher';
 	detail := CASE WHEN beat IS NULL THEN 'never heard' ELSE format('last heard %s ago', date_trunc('second', at - beat)) END;

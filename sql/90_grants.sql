@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('report_item'), ('report_products'),
-		('report_split'), ('report_funnel'), ('report_targets'), ('report_restated'), ('report_condition'), ('report_message'), ('report_status'))
+		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
@@ -33,8 +33,8 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
-		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,
-		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,event_partition_exists,event_partition_name}'::text[]) v
+		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
+		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,day_partition_exists,day_partition_name}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat}'::text[]) v
@@ -65,9 +65,8 @@ BEGIN
 	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN first.';
 	END IF;
-	IF NOT revoke THEN
-		EXECUTE format('GRANT USAGE ON SCHEMA ecstats, @extschema@ TO %I', role);
-	END IF;
+	EXECUTE format(CASE WHEN revoke THEN 'REVOKE USAGE ON SCHEMA ecstats, @extschema@ FROM %I'
+						ELSE 'GRANT USAGE ON SCHEMA ecstats, @extschema@ TO %I' END, role);
 	FOR p IN SELECT * FROM ecstats.profile_privileges() g WHERE g.profile = the_profile LOOP
 		IF p.kind = 'relation' THEN
 			EXECUTE format(verb, p.privileges || coalesce('(' || p.columns || ')', ''), 'TABLE', format('ecstats.%I', p.object), role);

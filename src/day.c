@@ -9,8 +9,6 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/table.h"
@@ -43,10 +41,13 @@ typedef struct DayRange
 	DateADT day;
 } DayRange;
 
-#define DAY_CACHE_SIZE 64
+#define DAY_CACHE_SIZE		  64
+#define DAYS_MAX			  100000000 /* from 2000-01-01: what a timestamp can hold, roughly */
+#define UNIX_TO_POSTGRES_SECS ((int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)
 
 static EcstatsConfig config;
 static bool config_valid = false;
+static uint64 config_invalidations = 0;
 static Oid config_relid = InvalidOid;
 static DayRange day_cache[DAY_CACHE_SIZE];
 
@@ -62,7 +63,10 @@ static void
 config_forget(Datum arg, Oid relid)
 {
 	if (relid == InvalidOid || relid == config_relid)
+	{
 		config_valid = false;
+		config_invalidations++;
+	}
 }
 
 /*
@@ -104,50 +108,59 @@ config_column(Relation rel, HeapTuple tuple, const char *name)
 }
 
 /*
- * config_load reads the one row of ecstats.config with the newest committed state (or our own).
+ * config_read reads the one row of ecstats.config into *result, newest committed state or our own; false
+ * where there is none, which is so only during a restore. The catalog snapshot that systable_beginscan
+ * takes is fresh for a table like this, and allowed in a parallel worker.
+ */
+static bool
+config_read(Oid relid, EcstatsConfig *result)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	SysScanDesc scan = systable_beginscan(rel, InvalidOid, false, NULL, 0, NULL);
+	HeapTuple tuple = systable_getnext(scan);
+	bool found = HeapTupleIsValid(tuple);
+
+	if (found)
+	{
+		char *name = TextDatumGetCString(config_column(rel, tuple, "timezone"));
+
+		result->timezone = ecstats_timezone_lookup(name);
+		if (result->timezone == NULL)
+			ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+							errmsg("the time zone of ecstats.config is unknown to this server"),
+							errdetail("Value: \"%s\".", name),
+							errhint("Install the server's time zone data, or set another name.")));
+		result->day_starts_at = DatumGetTimeADT(config_column(rel, tuple, "day_starts_at"));
+		strlcpy(result->currency, TextDatumGetCString(config_column(rel, tuple, "currency")),
+				sizeof(result->currency));
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * config_load fills the cache. It is valid only if nothing was invalidated while it was read, and stays
+ * as it was where reading fails.
  */
 static void
 config_load(void)
 {
-	Oid nsp = get_namespace_oid("ecstats", false);
-	Oid relid = get_relname_relid("config", nsp);
-	Relation rel;
-	SysScanDesc scan;
-	HeapTuple tuple;
-	Snapshot snapshot;
+	Oid relid = get_relname_relid("config", get_namespace_oid("ecstats", false));
+	EcstatsConfig read = {pg_tzset("GMT"), 0, "CNY"};
+	uint64 invalidations_before;
+	bool found;
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE), errmsg("table ecstats.config does not exist"),
 				 errhint("Run CREATE EXTENSION ecstats in this database.")));
-
-	rel = table_open(relid, AccessShareLock);
-	/* Set before reading: a change that arrives meanwhile must make us read again. */
 	config_relid = relid;
-	config_valid = true;
+	invalidations_before = config_invalidations;
+	found = config_read(relid, &read);
 
-	snapshot = RegisterSnapshot(GetLatestSnapshot());
-	scan = systable_beginscan(rel, InvalidOid, false, snapshot, 0, NULL);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
-	{
-		char *name = TextDatumGetCString(config_column(rel, tuple, "timezone"));
-		pg_tz *tz = ecstats_timezone_lookup(name);
-
-		config.timezone = tz ? tz : pg_tzset("GMT");
-		config.day_starts_at = DatumGetTimeADT(config_column(rel, tuple, "day_starts_at"));
-	}
-	else
-	{
-		/* Only during a restore, before the row is loaded. */
-		config.timezone = pg_tzset("GMT");
-		config.day_starts_at = 0;
-		config_valid = false;
-	}
-	systable_endscan(scan);
-	UnregisterSnapshot(snapshot);
-	table_close(rel, AccessShareLock);
-
+	config = read;
+	config_valid = found && config_invalidations == invalidations_before;
 	memset(day_cache, 0, sizeof(day_cache));
 }
 
@@ -167,31 +180,42 @@ ecstats_config_changed(PG_FUNCTION_ARGS)
 }
 
 /*
+ * names_gmt_offset tells whether a name is Etc/GMT with an offset, the one family of zones with a slash
+ * and digits.
+ */
+static bool
+names_gmt_offset(const char *name)
+{
+	const char *p = name + strlen("Etc/GMT");
+
+	if (pg_strncasecmp(name, "Etc/GMT", strlen("Etc/GMT")) != 0)
+		return false;
+	if (*p == '+' || *p == '-')
+		p++;
+	return strspn(p, "0123456789") == strlen(p) && strlen(p) <= 2;
+}
+
+/*
  * ecstats_timezone_lookup returns the zone of an IANA name, NULL where there is none. pg_tzset alone
- * would also take POSIX strings such as FOO5BAR, which name no zone that anybody means.
+ * would also take POSIX strings such as FOO5BAR, which name no zone that anybody means; these need a
+ * digit, which few names have.
  */
 pg_tz *
 ecstats_timezone_lookup(const char *name)
 {
 	static const char *const with_digits[] = {"EST5EDT", "CST6CDT", "MST7MDT", "PST8PDT",
 											  "GMT0",	 "GMT+0",	"GMT-0"};
-	const char *p;
+	static const char *const no_zones[] = {"Factory", "localtime", "posixrules"};
+	bool known = strpbrk(name, "0123456789") == NULL || names_gmt_offset(name);
 	int i;
 
-	if (name[0] == '\0' || strlen(name) > TZ_STRLEN_MAX || strpbrk(name, "<>,:; ") != NULL)
+	for (i = 0; i < lengthof(with_digits); i++)
+		known = known || pg_strcasecmp(name, with_digits[i]) == 0;
+	for (i = 0; i < lengthof(no_zones); i++)
+		known = known && pg_strcasecmp(name, no_zones[i]) != 0;
+	if (!known || name[0] == '\0' || strlen(name) > TZ_STRLEN_MAX || strpbrk(name, "<>,:; ") ||
+		pg_strncasecmp(name, "right/", 6) == 0 || pg_strncasecmp(name, "posix/", 6) == 0)
 		return NULL;
-	for (p = name; *p && !isdigit((unsigned char) *p); p++)
-		;
-	if (*p && strchr(name, '/') == NULL)
-	{
-		for (i = 0; i < lengthof(with_digits); i++)
-		{
-			if (pg_strcasecmp(name, with_digits[i]) == 0)
-				break;
-		}
-		if (i == lengthof(with_digits))
-			return NULL;
-	}
 	return pg_tzset(name);
 }
 
@@ -217,44 +241,42 @@ local_instant(DateADT day, int64 time_of_day)
 {
 	struct pg_tm tm;
 	fsec_t fsec;
-	Timestamp local;
-	int tz;
+	int64 wall;		/* Unix seconds of the wall clock, as if it were UTC */
+	int64 fraction; /* microseconds on top */
 	pg_time_t utc;
+	pg_time_t probe;
 	pg_time_t boundary;
 	long before_gmtoff, after_gmtoff;
 	int before_isdst, after_isdst;
-	pg_time_t probe;
 
-	local = (Timestamp) day * USECS_PER_DAY + time_of_day;
-	if (timestamp2tm(local, NULL, &tm, &fsec, NULL, NULL) != 0)
+	wall = (int64) day * SECS_PER_DAY + time_of_day / USECS_PER_SEC + UNIX_TO_POSTGRES_SECS;
+	fraction = time_of_day % USECS_PER_SEC;
+	if (day < -DAYS_MAX || day > DAYS_MAX ||
+		timestamp2tm((Timestamp) day * USECS_PER_DAY + time_of_day, NULL, &tm, &fsec, NULL, NULL) !=
+			0)
 		ereport(ERROR, (errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("day out of range")));
-	tz = DetermineTimeZoneOffset(&tm, config.timezone);
+	utc = wall + DetermineTimeZoneOffset(&tm, config.timezone);
 
 	/*
 	 * DetermineTimeZoneOffset reads a skipped time with the offset before the change, which is an
 	 * instant after it, and a repeated time as the standard one, its second. Look for a change near.
 	 */
-	utc = (pg_time_t) (local / USECS_PER_SEC) + tz +
-		  ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
 	probe = utc - SECS_PER_DAY;
 	if (pg_next_dst_boundary(&probe, &before_gmtoff, &before_isdst, &boundary, &after_gmtoff,
 							 &after_isdst, config.timezone) == 1 &&
 		boundary <= utc + SECS_PER_DAY)
 	{
-		pg_time_t wall = (pg_time_t) (local / USECS_PER_SEC) +
-						 ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY);
-
-		/* before: the instant if the old offset holds; it does until the boundary */
 		if (wall - before_gmtoff < boundary)
-			utc = wall - before_gmtoff;
+			utc = wall - before_gmtoff; /* the old offset holds until the boundary */
 		else if (wall - after_gmtoff < boundary)
+		{
 			utc = boundary; /* in the gap */
+			fraction = 0;
+		}
 		else
 			utc = wall - after_gmtoff;
 	}
-	return (TimestampTz) (utc - ((POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * SECS_PER_DAY)) *
-			   USECS_PER_SEC +
-		   (local % USECS_PER_SEC + USECS_PER_SEC) % USECS_PER_SEC;
+	return (TimestampTz) (utc - UNIX_TO_POSTGRES_SECS) * USECS_PER_SEC + fraction;
 }
 
 /*

@@ -17,10 +17,13 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
 #include "catalog/namespace.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
@@ -56,16 +59,26 @@ noted_days_create(void)
 }
 
 /*
+ * ecstats_restoring tells whether this session loads a dump: pg_dump's scripts switch check_function_bodies off
+ * and empty the search path. Anybody may set both, so only a superuser's word counts.
+ */
+bool
+ecstats_restoring(void)
+{
+	return !check_function_bodies && namespace_search_path[0] == '\0' && superuser();
+}
+
+/*
  * ecstats_day_note remembers that a row of the day of ts was written, changed or removed by this
- * transaction. Silent during a restore (pg_dump switches check_function_bodies off): the marks of the
- * dumped database are restored as rows.
+ * transaction. Silent during a restore: the marks of the dumped database are restored as rows.
  */
 void
 ecstats_day_note(TimestampTz ts)
 {
 	DateADT day;
 
-	if (TIMESTAMP_NOT_FINITE(ts) || suppressed || !check_function_bodies)
+	if (TIMESTAMP_NOT_FINITE(ts) || suppressed || XactReadOnly || RecoveryInProgress() ||
+		ecstats_restoring())
 		return;
 	day = ecstats_day_of(ts);
 	if (noted_days != NULL && day == last_noted)
@@ -86,11 +99,10 @@ at_xact_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			if (noted_days != NULL)
-			{
+			if (noted_days != NULL || ecstats_drop_guard_wanted())
 				ecstats_drop_guard_ensure();
+			if (noted_days != NULL)
 				write_marks();
-			}
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_ABORT:
@@ -98,6 +110,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
 			noted_days = NULL; /* its memory goes with the transaction */
+			ecstats_drop_guard_forget();
 			break;
 		default:
 			break;
@@ -119,8 +132,8 @@ ecstats_day_mark_init(void)
 
 /*
  * write_marks appends one row to ecstats.day_marks for each noted day that has ended. Marks are only
- * ever appended, so that writers never wait for each other. The table has no index and no trigger:
- * a plain heap insert, whatever role the inserter is.
+ * ever appended, so that writers never wait for each other. The table has no trigger: a plain insert,
+ * whatever role the inserter is.
  */
 static void
 write_marks(void)
@@ -129,6 +142,9 @@ write_marks(void)
 	DateADT *entry;
 	DateADT today;
 	Relation rel;
+	Datum *values;
+	bool *nulls;
+	int natts;
 	Oid relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
 
 	if (!OidIsValid(relid))
@@ -139,18 +155,22 @@ write_marks(void)
 	today = ecstats_day_of(GetCurrentTimestamp());
 	rel = table_open(relid, RowExclusiveLock);
 
+	natts = RelationGetDescr(rel)->natts;
+	values = palloc0(sizeof(Datum) * natts);
+	nulls = palloc(sizeof(bool) * natts);
+	memset(nulls, true, natts);
+	nulls[0] = false;
+
 	hash_seq_init(&seq, noted_days);
 	while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
 	{
-		Datum values[1];
-		bool nulls[1] = {false};
 		HeapTuple tuple;
 
 		if (*entry >= today)
 			continue;
 		values[0] = DateADTGetDatum(*entry);
 		tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-		simple_heap_insert(rel, tuple);
+		CatalogTupleInsert(rel, tuple); /* a plain insert that knows of indexes */
 		heap_freetuple(tuple);
 	}
 	table_close(rel, NoLock);

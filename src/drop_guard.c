@@ -10,7 +10,10 @@
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_namespace.h"
+#include "commands/extension.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
+#include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
 #include "utils/lsyscache.h"
@@ -22,11 +25,16 @@
 
 #define GUARD_NAME "drop_guard"
 
+PG_FUNCTION_INFO_V1(ecstats_guard_wanted);
+
+/* Something was written in this transaction that a plain DROP EXTENSION must not take along. */
+static bool wanted = false;
+
 /* Constant text: the one statement that C runs here. */
 static const char guard_sql[] = "CREATE OR REPLACE VIEW ecstats." GUARD_NAME
 								" AS SELECT ecstats.day_of(pg_catalog.now()) AS today, "
 								"'there are events or orders: DROP EXTENSION ecstats needs CASCADE "
-								"and drops them'::text AS note";
+								"and drops them'::pg_catalog.text AS note";
 
 /*
  * schema_owner returns the owner of schema ecstats.
@@ -67,13 +75,20 @@ ecstats_drop_guard_ensure(void)
 	Oid nsp = get_namespace_oid("ecstats", true);
 	Oid save_user;
 	int save_context;
+	int save_guc;
 
-	if (!OidIsValid(nsp) || OidIsValid(get_relname_relid(GUARD_NAME, nsp)) || !only_one_creates())
+	wanted = false;
+	if (XactReadOnly || !OidIsValid(nsp) || OidIsValid(get_relname_relid(GUARD_NAME, nsp)) ||
+		!only_one_creates())
 		return;
 
 	GetUserIdAndSecContext(&save_user, &save_context);
 	SetUserIdAndSecContext(schema_owner(nsp), save_context | SECURITY_LOCAL_USERID_CHANGE |
 												  SECURITY_RESTRICTED_OPERATION);
+	/* As the owner, nothing may be found that the writer has planted. */
+	save_guc = NewGUCNestLevel();
+	(void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
+							 GUC_ACTION_SAVE, true, 0, false);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 	if (SPI_execute(guard_sql, false, 0) != SPI_OK_UTILITY)
@@ -81,5 +96,38 @@ ecstats_drop_guard_ensure(void)
 	SPI_finish();
 	PopActiveSnapshot();
 	CommandCounterIncrement();
+	AtEOXact_GUC(false, save_guc);
 	SetUserIdAndSecContext(save_user, save_context);
+}
+
+/*
+ * ecstats_guard_wanted is the statement trigger of tables whose rows are somebody's work: channels,
+ * templates, jobs and the like. What CREATE EXTENSION itself writes does not count.
+ */
+Datum
+ecstats_guard_wanted(PG_FUNCTION_ARGS)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		elog(ERROR, "ecstats_guard_wanted: not called by trigger manager");
+	if (!creating_extension && !ecstats_restoring())
+		wanted = true;
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * ecstats_drop_guard_wanted tells whether this transaction wrote such rows.
+ */
+bool
+ecstats_drop_guard_wanted(void)
+{
+	return wanted;
+}
+
+/*
+ * ecstats_drop_guard_forget is called at a transaction's end.
+ */
+void
+ecstats_drop_guard_forget(void)
+{
+	wanted = false;
 }

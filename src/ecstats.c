@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
 
@@ -14,6 +15,7 @@ PG_MODULE_MAGIC;
 void _PG_init(void);
 
 PG_FUNCTION_INFO_V1(ecstats_version);
+PG_FUNCTION_INFO_V1(ecstats_in_transaction_block);
 
 /*
  * _PG_init registers the invalidation and transaction callbacks; it reads no catalog, so that the
@@ -33,4 +35,13 @@ Datum
 ecstats_version(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_TEXT_P(cstring_to_text(ECSTATS_VERSION));
+}
+
+/*
+ * ecstats_in_transaction_block tells whether the transaction outlives this statement.
+ */
+Datum
+ecstats_in_transaction_block(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_BOOL(IsTransactionBlock());
 }

@@ -18,6 +18,7 @@ typedef struct EcstatsConfig
 {
 	pg_tz *timezone;	 /* the shop's clock */
 	int64 day_starts_at; /* microseconds after local midnight, 0 .. 24 h */
+	char currency[4];	 /* ISO 4217 */
 } EcstatsConfig;
 
 /* A set-returning function that fills a tuplestore: srf.c */
@@ -39,9 +40,12 @@ extern void ecstats_day_init(void);
 
 /* day_mark.c */
 extern void ecstats_day_note(TimestampTz ts);
+extern bool ecstats_restoring(void);
 extern void ecstats_day_mark_init(void);
 
 /* drop_guard.c */
 extern void ecstats_drop_guard_ensure(void);
+extern bool ecstats_drop_guard_wanted(void);
+extern void ecstats_drop_guard_forget(void);
 
 #endif /* ECSTATS_H */

@@ -96,6 +96,9 @@ ecstats_shown(const char *value, int length)
 			appendStringInfo(&buf, "\\%c", c);
 		else if (c < 0x20 || c == 0x7f)
 			appendStringInfo(&buf, "\\x%02x", c);
+		else if (c == 0xc2 && i + 1 < cut && (unsigned char) value[i + 1] < 0xa0 &&
+				 GetDatabaseEncoding() == PG_UTF8)
+			appendStringInfo(&buf, "\\u%04x", (unsigned char) value[++i]);
 		else
 			appendStringInfoChar(&buf, (char) c);
 	}

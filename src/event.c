@@ -13,12 +13,11 @@
 #include "compat.h"
 #include "ecstats.h"
 #include "event.h"
+#include "jsonb_get.h"
 
 #define USER_ID_MAX_BYTES  128
 #define EVENT_MAX_BYTES	   64
 #define PAGE_URL_MAX_BYTES 2048
-#define EXTRA_MAX_BYTES	   (16 * 1024)
-#define EXTRA_MAX_KEYS	   64
 #define EARLIEST		   INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
 #define FUTURE_MAX		   (USECS_PER_DAY)
 
@@ -69,30 +68,6 @@ check_event_name(const char *s, int len, EcstatsFault *fault)
 }
 
 /*
- * check_extra: an object of bounded size and number of members. The size is that of the stored,
- * uncompressed value.
- */
-static bool
-check_extra(Jsonb *extra, EcstatsFault *fault)
-{
-	if (!JB_ROOT_IS_OBJECT(extra))
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
-							 "Send an object, {} if there is nothing to say.", NULL,
-							 "extra is not a JSON object");
-	if (JB_ROOT_COUNT(extra) > EXTRA_MAX_KEYS)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
-							 "Group members into objects, or leave some out.", NULL,
-							 "extra has %u members, the most is %d", JB_ROOT_COUNT(extra),
-							 EXTRA_MAX_KEYS);
-	if (VARSIZE(extra) - VARHDRSZ > EXTRA_MAX_BYTES)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
-							 "Keep large values elsewhere and send their key.", NULL,
-							 "extra has %u bytes, the most is %d",
-							 (unsigned) (VARSIZE(extra) - VARHDRSZ), EXTRA_MAX_BYTES);
-	return true;
-}
-
-/*
  * ecstats_event_check_parts applies every rule to one event; false with the fault filled at the first
  * that is broken. now is the clock, so that this stays a function of its arguments.
  */
@@ -106,7 +81,7 @@ ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault
 		   (parts->page_url == NULL ||
 			ecstats_check_text(fault, "page_url", parts->page_url, parts->page_url_len, 0,
 							   PAGE_URL_MAX_BYTES)) &&
-		   check_extra(parts->extra, fault);
+		   ecstats_check_extra(fault, parts->extra);
 }
 
 /*

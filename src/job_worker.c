@@ -210,6 +210,7 @@ static uint64
 run_statement(RawStmt *statement, const char *command)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	MemoryContext plan_context;
 	uint64 rows;
 
 	CHECK_FOR_INTERRUPTS();
@@ -220,12 +221,17 @@ run_statement(RawStmt *statement, const char *command)
 	}
 	SetCurrentStatementStartTimestamp();
 	StartTransactionCommand();
+
+	/* Not the transaction's context: a procedure commits while its own plan is being run. */
+	plan_context = AllocSetContextCreate(caller, "ecstats job statement", ALLOCSET_DEFAULT_SIZES);
+	MemoryContextSwitchTo(plan_context);
 	if (StatementTimeout > 0)
 		enable_timeout_after(STATEMENT_TIMEOUT, StatementTimeout);
 	rows = run_portal(statement, command);
 	disable_timeout(STATEMENT_TIMEOUT, false);
 	CommitTransactionCommand();
 	MemoryContextSwitchTo(caller);
+	MemoryContextDelete(plan_context);
 	return rows;
 }
 

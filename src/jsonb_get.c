@@ -15,6 +15,8 @@
 #include "compat.h"
 #include "jsonb_get.h"
 
+#define EXTRA_MAX_BYTES	  (16 * 1024)
+#define EXTRA_MAX_KEYS	  64
 #define MILLISECONDS_FROM 100000000000.0 /* 1e11: numbers from here on are milliseconds */
 
 static const char uuid_hint[] =
@@ -110,8 +112,11 @@ ecstats_json_string(const JsonbValue *v, const char *member, bool numbers, text 
 	}
 	if (numbers && v->type == jbvNumeric && whole_number(v->val.numeric))
 	{
-		*result = cstring_to_text(
-			DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric))));
+		/* 1.0 is 1: the same id, however the sender's language prints it */
+		Datum whole =
+			DirectFunctionCall2(numeric_trunc, NumericGetDatum(v->val.numeric), Int32GetDatum(0));
+
+		*result = cstring_to_text(DatumGetCString(DirectFunctionCall1(numeric_out, whole)));
 		return true;
 	}
 	return wrong_type(v, member, numbers ? "a text or a whole number" : "a text",
@@ -446,6 +451,60 @@ ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element)
 		element->type = jbvBinary;
 		element->val.binary.data = &payload->root;
 		element->val.binary.len = VARSIZE_ANY_EXHDR(payload);
+	}
+	return true;
+}
+
+/*
+ * json_text returns a document as jsonb prints it.
+ */
+static void
+json_text(Jsonb *document, StringInfo text)
+{
+	initStringInfo(text);
+	(void) JsonbToCString(text, &document->root, VARSIZE(document) - VARHDRSZ);
+}
+
+/*
+ * extra_fault fills the fault of an "extra" that breaks a rule, with the beginning of its text.
+ */
+static bool
+extra_fault(EcstatsFault *fault, Jsonb *extra, const char *hint, const char *message)
+{
+	StringInfoData text;
+
+	json_text(extra, &text);
+	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", hint,
+						 ecstats_shown(text.data, text.len), "%s", message);
+}
+
+/*
+ * ecstats_check_extra holds the column extra against its rules: an object, of bounded size as JSON text
+ * and of a bounded number of members.
+ */
+bool
+ecstats_check_extra(EcstatsFault *fault, Jsonb *extra)
+{
+	if (!JB_ROOT_IS_OBJECT(extra))
+		return extra_fault(fault, extra, "Send an object, {} if there is nothing to say.",
+						   "extra is not a JSON object");
+	if (JB_ROOT_COUNT(extra) > EXTRA_MAX_KEYS)
+		return extra_fault(
+			fault, extra, "Group members into objects, or leave some out.",
+			psprintf("extra has %u members, the most is %d", JB_ROOT_COUNT(extra), EXTRA_MAX_KEYS));
+	/* Text is at most six times as long as what is stored (a control character is \u0001). */
+	if (VARSIZE(extra) > EXTRA_MAX_BYTES / 6)
+	{
+		StringInfoData text;
+		int len;
+
+		json_text(extra, &text);
+		len = text.len;
+		pfree(text.data);
+		if (len > EXTRA_MAX_BYTES)
+			return extra_fault(
+				fault, extra, "Keep large values elsewhere and send their key.",
+				psprintf("extra has %d bytes as JSON text, the most is %d", len, EXTRA_MAX_BYTES));
 	}
 	return true;
 }

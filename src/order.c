@@ -13,15 +13,16 @@
 
 #include "compat.h"
 #include "ecstats.h"
+#include "jsonb_get.h"
 #include "order.h"
 
-#define ID_MAX_BYTES	 128
-#define NAME_MAX_BYTES	 128
-#define STATUS_MAX_BYTES 64
-#define EXTRA_MAX_BYTES	 (16 * 1024)
-#define EXTRA_MAX_KEYS	 64
-#define EARLIEST		 INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
-#define FUTURE_MAX		 (USECS_PER_DAY)
+#define ID_MAX_BYTES		128
+#define NAME_MAX_BYTES		128
+#define STATUS_MAX_BYTES	64
+#define EARLIEST			INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
+#define FUTURE_MAX			(USECS_PER_DAY)
+#define AMOUNT_LIMIT		"1e30" /* sums of them stay far from numeric's own limit */
+#define AMOUNT_MAX_DECIMALS 30
 
 PG_FUNCTION_INFO_V1(ecstats_order_check);
 
@@ -76,6 +77,21 @@ amount_sign(Numeric n)
 }
 
 /*
+ * amount_exceeds tells whether a finite amount is too large or too finely divided to be money.
+ */
+static bool
+amount_exceeds(Numeric n)
+{
+	Datum magnitude = DirectFunctionCall1(numeric_abs, NumericGetDatum(n));
+	Datum limit = DirectFunctionCall3(numeric_in, CStringGetDatum(AMOUNT_LIMIT),
+									  ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1));
+
+	return DatumGetBool(DirectFunctionCall2(numeric_ge, magnitude, limit)) ||
+		   DatumGetInt32(DirectFunctionCall1(numeric_scale, NumericGetDatum(n))) >
+			   AMOUNT_MAX_DECIMALS;
+}
+
+/*
  * check_money: quantity is not 0, amount is finite and has the sign of quantity or is 0.
  */
 static bool
@@ -92,6 +108,12 @@ check_money(int32 quantity, Numeric amount, EcstatsFault *fault)
 	if (numeric_is_nan(amount) || numeric_is_inf(amount))
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount", "Send a finite number.",
 							 ecstats_shown(shown, strlen(shown)), "amount is not a finite number");
+	if (amount_exceeds(amount))
+		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount",
+							 "Send the line's total in the currency's unit, as it was charged.",
+							 ecstats_shown(shown, strlen(shown)),
+							 "amount is 1e30 or more, or has more than %d decimals",
+							 AMOUNT_MAX_DECIMALS);
 	sign = amount_sign(amount);
 	if (quantity > 0 && sign < 0)
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "amount",
@@ -103,25 +125,6 @@ check_money(int32 quantity, Numeric amount, EcstatsFault *fault)
 							 "A return has a negative quantity and a negative amount.",
 							 ecstats_shown(shown, strlen(shown)),
 							 "amount of a return line is positive");
-	return true;
-}
-
-/*
- * check_extra: an object of bounded size and number of members.
- */
-static bool
-check_extra(Jsonb *extra, EcstatsFault *fault)
-{
-	if (!JB_ROOT_IS_OBJECT(extra))
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
-							 "Send an object, {} if there is nothing to say.", NULL,
-							 "extra is not a JSON object");
-	if (JB_ROOT_COUNT(extra) > EXTRA_MAX_KEYS || VARSIZE(extra) - VARHDRSZ > EXTRA_MAX_BYTES)
-		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra",
-							 "Keep large values elsewhere and send their key.", NULL,
-							 "extra has %u members and %u bytes, the most is %d and %d",
-							 JB_ROOT_COUNT(extra), (unsigned) (VARSIZE(extra) - VARHDRSZ),
-							 EXTRA_MAX_KEYS, EXTRA_MAX_BYTES);
 	return true;
 }
 
@@ -142,7 +145,7 @@ ecstats_order_check_parts(const OrderLineParts *line, TimestampTz now, EcstatsFa
 		   check_money(line->quantity, line->amount, fault) &&
 		   check_text("status", line->status, STATUS_MAX_BYTES, fault) &&
 		   (!line->paid || check_time("paid_time", line->paid_time, now, fault)) &&
-		   check_extra(line->extra, fault);
+		   ecstats_check_extra(fault, line->extra);
 }
 
 /*

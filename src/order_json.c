@@ -19,6 +19,7 @@
 
 #define PAYLOAD_MAX_ELEMENTS 100000
 #define ORDER_MAX_ITEMS		 10000
+#define ORDER_MAX_EXTRA		 (16 * 1024 * 1024)
 
 PG_FUNCTION_INFO_V1(ecstats_order_parse);
 
@@ -295,6 +296,7 @@ draft_order(OrderDraft *draft, const JsonbValue *order, TimestampTz now, Ecstats
 	JsonbIteratorToken token;
 	JsonbValue item;
 	int position = 0;
+	Size extra_bytes = 0;
 
 	memset(draft, 0, sizeof(*draft));
 	if (order->type != jbvBinary || !JsonContainerIsObject(order->val.binary.data))
@@ -319,6 +321,13 @@ draft_order(OrderDraft *draft, const JsonbValue *order, TimestampTz now, Ecstats
 			fault->detail = psprintf("Item %d. %s", position, fault->detail ? fault->detail : "");
 			return false;
 		}
+		/* What the order says beyond its columns is in every line. */
+		extra_bytes += VARSIZE(draft->lines[position - 1].extra);
+		if (extra_bytes > ORDER_MAX_EXTRA)
+			return ecstats_fault(fault, ERRCODE_PROGRAM_LIMIT_EXCEEDED, "extra",
+								 "Leave members out that no line needs, or send several orders.",
+								 NULL, "the lines of an order have more than %d bytes of extra",
+								 ORDER_MAX_EXTRA);
 	}
 	return check_line_nos(draft, fault);
 }

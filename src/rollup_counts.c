@@ -32,7 +32,7 @@ PG_FUNCTION_INFO_V1(ecstats_rollup_counts_translate);
 static void reader_init(CountsReader *reader, const bytea *counts);
 static bool reader_next(CountsReader *reader, RollupCount *count);
 static uint64 read_varint(CountsReader *reader);
-static void corrupt(const CountsReader *reader, const char *reason) pg_attribute_noreturn();
+static void corrupt(const CountsReader *reader, const char *reason) __attribute__((noreturn));
 static unsigned char *write_varint(unsigned char *at, uint64 value);
 static int compare_counts(const void *a, const void *b);
 static void check_map(ArrayType *map);

@@ -16,8 +16,9 @@
 #include "template_document.h"
 #include "template_filter.h"
 
-#define MAX_OUTPUT (1024 * 1024) /* bytes of all rendered strings of a document */
-#define MAX_PASSES 1000000		 /* through sections, likewise */
+#define MAX_OUTPUT	 (1024 * 1024) /* bytes of all rendered strings of a document */
+#define MAX_FILTERED (64 * 1024 * 1024)
+#define MAX_PASSES	 1000000 /* through sections, likewise */
 
 /* What a call site keeps between calls: the last template it saw, parsed. */
 typedef struct RenderCache
@@ -34,6 +35,7 @@ typedef struct Render
 	MemoryContext scratch;
 	StringInfoData out; /* the string that is being rendered */
 	size_t finished;	/* bytes of those before it */
+	size_t filtered;	/* bytes that went into filters */
 	long passes;
 	int currency_decimals;
 } Render;
@@ -42,6 +44,17 @@ PG_FUNCTION_INFO_V1(ecstats_template_render);
 PG_FUNCTION_INFO_V1(ecstats_template_check);
 
 /* ---------------------------------------------------------------- the engine's host */
+
+/* host_element returns an element of an array. */
+static void
+host_element(void *context, const TemplateValue *array, int index, TemplateValue *result)
+{
+	const JsonbValue *json = ecstats_template_value_get(array);
+	JsonbValue *element = getIthJsonbValueFromContainer(json->val.binary.data, index);
+
+	ecstats_template_value_set(result, element);
+	pfree(element);
+}
 
 /* host_member finds a member of an object, or an element of an array by its number from 0. */
 static bool
@@ -70,18 +83,8 @@ host_member(void *context, const TemplateValue *container, TemplateSlice name,
 	}
 	if (index >= container->count)
 		return false;
-	ecstats_template_value_set(result, getIthJsonbValueFromContainer(json->val.binary.data, index));
+	host_element(context, container, index, result);
 	return true;
-}
-
-static void
-host_element(void *context, const TemplateValue *array, int index, TemplateValue *result)
-{
-	const JsonbValue *json = ecstats_template_value_get(array);
-	JsonbValue *element = getIthJsonbValueFromContainer(json->val.binary.data, index);
-
-	ecstats_template_value_set(result, element);
-	pfree(element);
 }
 
 /* render_grown raises an error once the output is over its limit. */
@@ -180,6 +183,7 @@ render_filtered(Render *render, const TemplateValue *value, const TemplateFilter
 			filtered.kind = FILTERED_TEXT;
 			filtered.text = text.data;
 			filtered.len = text.len;
+			render->filtered += text.len;
 		}
 	}
 	for (i = 0; i < filter_count; i++)
@@ -191,6 +195,11 @@ render_filtered(Render *render, const TemplateValue *value, const TemplateFilter
 		filtered.len = strlen(filtered.text);
 	}
 	MemoryContextSwitchTo(before);
+	if (render->filtered > MAX_FILTERED)
+		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+						errmsg("template puts too much text through filters"),
+						errdetail("The values together exceed %d bytes.", MAX_FILTERED),
+						errhint("Shorten long values in the data, or name them less often.")));
 	if (filtered.kind != FILTERED_ABSENT)
 		render_append(render, filtered.text, filtered.len);
 	MemoryContextReset(render->scratch);
@@ -202,6 +211,7 @@ host_value(void *context, const TemplateValue *value, const TemplateFilter *filt
 {
 	Render *render = context;
 
+	CHECK_FOR_INTERRUPTS();
 	if (filter_count > 0)
 		render_filtered(render, value, filters, filter_count);
 	else if (value->kind > TEMPLATE_NULL)
@@ -231,20 +241,26 @@ data_root(Jsonb *data, TemplateValue *root)
 	ecstats_template_value_set(root, &json);
 }
 
-/* data_currency looks up how many decimals the filter money writes: the data's currency, at the top. */
+/*
+ * data_currency looks up how many decimals the filter money writes: those of the data's currency, at the
+ * top, or of the shop's.
+ */
 static int
 data_currency(const TemplateValue *root)
 {
 	TemplateSlice name = {"currency", strlen("currency")};
 	TemplateValue value;
 	const JsonbValue *json;
+	const char *shops;
 
-	if (root->kind != TEMPLATE_OBJECT || !host_member(NULL, root, name, &value))
-		return 2;
-	json = ecstats_template_value_get(&value);
-	return json->type != jbvString
-			   ? 2
-			   : ecstats_template_currency_decimals(json->val.string.val, json->val.string.len);
+	if (root->kind == TEMPLATE_OBJECT && host_member(NULL, root, name, &value))
+	{
+		json = ecstats_template_value_get(&value);
+		if (json->type == jbvString)
+			return ecstats_template_currency_decimals(json->val.string.val, json->val.string.len);
+	}
+	shops = ecstats_config_get()->currency;
+	return ecstats_template_currency_decimals(shops, strlen(shops));
 }
 
 /*
@@ -257,6 +273,9 @@ render_string(const TemplateDocument *document, const TemplateHost *host, const 
 {
 	Render *render = host->context;
 
+	/* Texts are told apart by their place, which an empty one shares with the next. */
+	if (json->val.string.len == 0)
+		return;
 	while (*text < document->text_count && document->texts[*text].source.at < json->val.string.val)
 		(*text)++;
 	if (*text == document->text_count || document->texts[*text].source.at != json->val.string.val)

@@ -70,16 +70,23 @@ SELECT ecstats_day('2026-11-23 12:00+00');
 ROLLBACK;
 SELECT ecstats_day('2026-11-23 12:00+00');
 
--- the clock stays once days depend on it; empty partitions do not
+-- the clock stays once days are closed; before that, rows move to where the new clock puts them
 SELECT ecstats_prepare('2024-05-01', '2024-05-03');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-05-01 12:00+09', 'u', 'login'), ('2024-05-01 20:00+00', 'u', 'login');
 UPDATE ecstats.config SET timezone = 'Asia/Tokyo';
 SELECT count(*) FROM pg_partition_tree('ecstats.events') WHERE isleaf;
-SELECT ecstats_prepare('2024-05-01', '2024-05-01');
-INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-05-01 12:00+09', 'u', 'login');
-UPDATE ecstats.config SET timezone = 'UTC';
-DELETE FROM ecstats.events;
+SELECT event_time, tableoid::regclass FROM ecstats.events ORDER BY event_time;
+SELECT ecstats_prepare('2024-05-01', '2024-05-02');
+SELECT event_time, tableoid::regclass FROM ecstats.events ORDER BY event_time;
 SELECT (ecstats_daily('2024-05-01')).event_count;
 UPDATE ecstats.config SET day_starts_at = '03:00';
+-- a day that its zone skipped has no partition, and is in nobody's way
+SET client_min_messages = warning;
+DROP EXTENSION ecstats CASCADE;
+CREATE EXTENSION ecstats;
+RESET client_min_messages;
+UPDATE ecstats.config SET timezone = 'Pacific/Apia';
+SELECT ecstats_prepare('2011-12-29', '2011-12-31');
 
 -- the shipped jobs follow the clock
 SET client_min_messages = warning;
@@ -88,3 +95,15 @@ CREATE EXTENSION ecstats;
 RESET client_min_messages;
 UPDATE ecstats.config SET day_starts_at = '22:30';
 SELECT name, schedule FROM ecstats.jobs ORDER BY name;
+
+-- parallel workers read the settings too; a failure leaves nothing half read
+CREATE TABLE many AS SELECT '2026-01-01 00:00+00'::timestamptz + i * interval '1 minute' AS t FROM generate_series(1, 20000) i;
+SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0; SET max_parallel_workers_per_gather = 2;
+SELECT count(*) FROM (SELECT ecstats_day(t) FROM many GROUP BY 1) d;
+RESET parallel_setup_cost; RESET parallel_tuple_cost; RESET min_parallel_table_scan_size; RESET max_parallel_workers_per_gather;
+DROP TABLE many;
+SELECT n, ecstats.timezone_valid(n) FROM unnest('{Asia/Shanghai,asia/shanghai,Etc/GMT+8,EST5EDT,GMT0,America/Port-au-Prince,Foo/Bar5,Asia/Shanghi8,right/UTC,localtime,<+08>-8,""}'::text[]) n;
+SELECT ecstats.day_start('5874897-12-31');
+-- fractions of a second, before the epoch too
+UPDATE ecstats.config SET timezone = 'UTC', day_starts_at = '23:59:59.5';
+SELECT ecstats.day_start('1999-06-01'), ecstats.day_start('2026-06-01');

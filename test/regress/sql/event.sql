@@ -111,7 +111,7 @@ INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2023-01-01', 'o
 CALL ecstats_maintain();
 SELECT tableoid::regclass FROM ecstats.events WHERE user_id = 'old';
 SELECT count(*) FROM ecstats.events_default;
-SELECT count(*) = 15 AS week_back_and_ahead FROM generate_series(-7, 7) i WHERE ecstats.event_partition_exists(ecstats_day() + i);
+SELECT count(*) = 15 AS week_back_and_ahead FROM generate_series(-7, 7) i WHERE ecstats.day_partition_exists(ecstats_day() + i);
 
 -- marks: ended days of rows that came, changed or went; not the running day, not what was rolled back
 DELETE FROM ecstats.day_marks;

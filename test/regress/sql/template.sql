@@ -138,3 +138,8 @@ SELECT count(*) FROM generate_series(1, 3) g WHERE ecstats_render('"{{g}}"', jso
 -- deep documents
 SELECT ecstats.template_render((repeat('[', 500) || '"{{x}}"' || repeat(']', 500))::jsonb, '{"x": 1}')
        = (repeat('[', 500) || '"1"' || repeat(']', 500))::jsonb AS deep;
+
+-- an empty text is itself, not its neighbour
+SELECT ecstats_render('{"a": "", "b": "{{x}}"}', '{"x": "y"}'), ecstats_render('["", "{{x}}", "", ["", "{{x}}"]]', '{"x": "y"}');
+-- work is bounded, not only output
+SELECT ecstats_render(to_jsonb(repeat('{{x|truncate:1}}', 200)), jsonb_build_object('x', repeat('x', 1000000)));
