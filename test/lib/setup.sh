@@ -130,6 +130,13 @@ pg_has_cron "$pg" || die "PostgreSQL at $("$pg" --sharedir) has no pg_cron; inst
 
 cd "$root"
 say "building with $("$pg" --version)"
+prefix=${PREFIX:-/usr/local}
 make -s PG_CONFIG="$pg"
-as_root make -s install PG_CONFIG="$pg" prefix="${PREFIX:-/usr/local}" > /dev/null
-say "installed in $("$pg" --pkglibdir) and ${PREFIX:-/usr/local}/bin"
+install=(make -s install "PG_CONFIG=$pg" "prefix=$prefix")
+# A tree of one's own needs no root.
+if [ -w "$("$pg" --pkglibdir)" ] && [ -w "$("$pg" --sharedir)/extension" ] && mkdir -p "$prefix/bin" 2> /dev/null && [ -w "$prefix/bin" ]; then
+	"${install[@]}" > /dev/null
+else
+	as_root "${install[@]}" > /dev/null
+fi
+say "installed in $("$pg" --pkglibdir) and $prefix/bin"
