@@ -9,6 +9,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=find_pg.sh
 . "$root/test/lib/find_pg.sh"
 given=${PG_CONFIG:-}
+# What was said to a make around this one (make demo DATA=DIR) is not meant for the build.
+unset DATA MAKEFLAGS MAKEOVERRIDES MFLAGS MAKELEVEL
 
 say()
 {
