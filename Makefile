@@ -144,20 +144,20 @@ clean-pusher:
 # ------------------------------------------------------------------ proof
 ifeq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 check:
-	bash test/run.sh
+	@bash test/run.sh
 endif
 
 check-layers:
-	bash test/check_layers.sh
+	@bash test/check_layers.sh
 
 style:
 	clang-format --dry-run -Werror src/*.[ch] pusher/*.[ch]
 
 setup:
-	bash test/lib/setup.sh
+	@bash test/lib/setup.sh
 
 demo:
-	bash demo/demo.sh
+	@bash demo/demo.sh
 
 demo-stop:
-	bash demo/stop.sh
+	@bash demo/stop.sh

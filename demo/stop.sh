@@ -45,7 +45,7 @@ fi
 dir=$(readlink -f "$root/.demo")
 stop_process pusher
 stop_process receiver
-if [ -f "$dir/data/postmaster.pid" ]; then
+if cluster_runs "$dir"; then
 	pg=$(find_pg) && bindir=$("$pg" --bindir)
 	if cluster_stop "$dir"; then
 		say "stopped the cluster"

@@ -220,7 +220,7 @@ read_item(OrderDraft *draft, const JsonbValue *item, int position, TimestampTz n
 {
 	JsonbContainer *object;
 	JsonbValue *v;
-	Datum amount;
+	Datum amount = (Datum) 0;	/* for compilers that do not see that it is set */
 
 	if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
 		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "items",

@@ -93,11 +93,20 @@ cluster_start()
 		{ tail -n 20 "$1/server.log" >&2; return 1; }
 }
 
+# cluster_runs DIR: whether the process that its pid file names is a server in that very directory; after a
+# crash of the machine the number may be somebody else's.
+cluster_runs()
+{
+	local pid
+	pid=$(head -n 1 "$1/data/postmaster.pid" 2> /dev/null) &&
+		[ "$(readlink "/proc/$pid/cwd")" = "$(readlink -f "$1/data")" ]
+}
+
 # cluster_stop DIR: stops the server that runs in it, and no other.
 cluster_stop()
 {
 	local socket
-	if [ -f "$1/data/postmaster.pid" ]; then
+	if cluster_runs "$1"; then
 		as_cluster_user "$bindir/pg_ctl" -D "$1/data" -m fast -t 60 -w stop > /dev/null 2>&1 || return 1
 	fi
 	socket=$(cat "$1/socket_dir" 2> /dev/null) || return 0

@@ -9,6 +9,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 # shellcheck source=find_pg.sh
 . "$root/test/lib/find_pg.sh"
 given=${PG_CONFIG:-}
+# What was said to a make around this one (make demo DATA=DIR) is not meant for the build.
+unset DATA MAKEFLAGS MAKEOVERRIDES MFLAGS MAKELEVEL
 
 say()
 {
@@ -95,11 +97,21 @@ restore_conf()
 }
 trap restore_conf EXIT
 
+# apt_get ARGUMENT…: quiet, unless it fails.
+apt_get()
+{
+	local log status=0
+	log=$(mktemp)
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 "$@" > "$log" 2>&1 || status=$?
+	[ "$status" -eq 0 ] || tail -n 30 "$log" >&2
+	rm -f "$log"
+	return "$status"
+}
+
 install_packages()
 {
-	local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0)
 	if [[ " $* " == *" postgresql-"[0-9]* ]]; then
-		as_root "${apt[@]}" install --no-install-recommends postgresql-common > /dev/null
+		apt_get install --no-install-recommends postgresql-common || return 1
 		if [ -f "$conf" ]; then
 			saved=$(as_root mktemp)
 			as_root cp -p "$conf" "$saved"
@@ -107,7 +119,7 @@ install_packages()
 				say "(a cluster 'main' may be made by the server package)"
 		fi
 	fi
-	as_root "${apt[@]}" install --no-install-recommends "$@" > /dev/null
+	apt_get install --no-install-recommends "$@" || return 1
 	restore_conf
 }
 
@@ -117,7 +129,7 @@ if [ -n "$missing" ]; then
 	command -v apt-get > /dev/null && command -v dpkg-query > /dev/null ||
 		die "this is neither Debian nor Ubuntu; install what the packages [$missing] bring: a C compiler, make, pkg-config, PostgreSQL 14 to 18 with its server headers and pg_cron, the headers of libpq, libcurl and jansson, python3 and openssl. If pg_config is in an unusual place, set PG_CONFIG."
 	say "missing: $missing"
-	as_root apt-get -q update > /dev/null || say "(apt-get update failed; trying with the package lists there are)"
+	apt_get update || say "(apt-get update failed; trying with the package lists there are)"
 	# The lists may have brought another server than the one guessed without them.
 	missing=$(missing_tools; missing_server)
 	missing=$(echo $missing)
@@ -130,6 +142,13 @@ pg_has_cron "$pg" || die "PostgreSQL at $("$pg" --sharedir) has no pg_cron; inst
 
 cd "$root"
 say "building with $("$pg" --version)"
+prefix=${PREFIX:-/usr/local}
 make -s PG_CONFIG="$pg"
-as_root make -s install PG_CONFIG="$pg" prefix="${PREFIX:-/usr/local}" > /dev/null
-say "installed in $("$pg" --pkglibdir) and ${PREFIX:-/usr/local}/bin"
+install=(make -s install "PG_CONFIG=$pg" "prefix=$prefix")
+# A tree of one's own needs no root.
+if [ -w "$("$pg" --pkglibdir)" ] && [ -w "$("$pg" --sharedir)/extension" ] && mkdir -p "$prefix/bin" 2> /dev/null && [ -w "$prefix/bin" ]; then
+	"${install[@]}" > /dev/null
+else
+	as_root "${install[@]}" > /dev/null
+fi
+say "installed in $("$pg" --pkglibdir) and $prefix/bin"
