@@ -8,6 +8,9 @@ UPDATE ecstats.config SET timezone = 'Asia/Shanghai', day_starts_at = '04:00', c
 -- The vocabulary: a shipped row changed, one taken out of the funnel, one added.
 UPDATE ecstats.event_types SET weight = 0.75, description = 'Ours' WHERE event = 'click';
 UPDATE ecstats.event_types SET funnel_step = NULL WHERE event = 'begin_checkout';
+-- shipped rows that are deleted stay so, and their place in the funnel may be somebody else's
+DELETE FROM ecstats.event_types WHERE event IN ('view_item', 'page_view');
+INSERT INTO ecstats.event_types (event, weight, is_page_view, funnel_step, description) VALUES ('my_view', 0.3, true, 1, 'Ours');
 INSERT INTO ecstats.event_types (event, weight, is_page_view, funnel_step, description) VALUES ('landing', 0.1, true, 9, 'First page');
 
 -- Five days with a partition, two without: those wait in the default partition.
