@@ -1233,7 +1233,7 @@ CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
 
 -- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
 CREATE FUNCTION ecstats.channels_check() RETURNS trigger
-	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	wrong text;
 BEGIN
@@ -3087,7 +3087,7 @@ COMMENT ON FUNCTION ecstats.report_points_text(numeric, int) IS
 CREATE FUNCTION ecstats.report_label(name text) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 	AS $$
-	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), '*_`<>|[]#~\@', '＊＿｀＜＞｜［］＃～＼＠')
+	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), E'*_`<>|[]#~\\@', '＊＿｀＜＞｜［］＃～＼＠')
 	$$;
 COMMENT ON FUNCTION ecstats.report_label(text) IS
 	'a name with Markdown''s active characters replaced by their full-width twins';
@@ -3688,7 +3688,7 @@ COMMENT ON FUNCTION ecstats.channel_message_data(jsonb, timestamptz) IS
 	'A neutral message as template data: title, text and markdown stand in for each other; type, timestamp and message (the whole) are added.';
 
 CREATE FUNCTION ecstats.channel_envelope_at(channel text, message jsonb, at timestamptz) RETURNS jsonb
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	k ecstats.channel_kinds;
 	settings jsonb := ecstats.channel_settings(channel);
@@ -4000,7 +4000,7 @@ COMMENT ON FUNCTION ecstats.delivery_prune(timestamptz, int) IS
 
 -- Hides a channel's credentials: its secrets, its URL, and of the URL what can be a key.
 CREATE FUNCTION ecstats.delivery_mask(content text, url text, secret text) RETURNS text
-	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	tail text := substring(url FROM '^\w+://[^/?#]*(.+)$');
 	word text;
@@ -4036,7 +4036,7 @@ COMMENT ON FUNCTION ecstats.delivery_cut(text, int) IS 'The first characters of 
 -- The document that the kinds' rules look at. Not parallel safe: parsing what may not be JSON takes a
 -- subtransaction.
 CREATE FUNCTION ecstats.delivery_answer(fact jsonb) RETURNS jsonb
-	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	response text := fact ->> 'response';
 	body jsonb := to_jsonb(response);
@@ -4087,7 +4087,7 @@ COMMENT ON FUNCTION ecstats.delivery_classify(ecstats.channel_kinds, jsonb, bool
 
 -- Seconds (a fraction is allowed) or an HTTP date.
 CREATE FUNCTION ecstats.delivery_wait(kind ecstats.channel_kinds, answer jsonb, at timestamptz) RETURNS interval
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET timezone = 'UTC' AS $$
 DECLARE
 	said text;
 	seconds float8;

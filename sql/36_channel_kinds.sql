@@ -89,7 +89,7 @@ CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.channel_kinds
 
 -- A channel. Done here and not by CHECK or NOT NULL, whose DETAIL prints the row with its secrets.
 CREATE OR REPLACE FUNCTION ecstats.channels_check() RETURNS trigger
-	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	wrong text;
 BEGIN

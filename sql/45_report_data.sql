@@ -28,7 +28,7 @@ COMMENT ON FUNCTION ecstats.report_points_text(numeric, int) IS
 CREATE OR REPLACE FUNCTION ecstats.report_label(name text) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 	AS $$
-	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), '*_`<>|[]#~\@', '＊＿｀＜＞｜［］＃～＼＠')
+	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), E'*_`<>|[]#~\\@', '＊＿｀＜＞｜［］＃～＼＠')
 	$$;
 COMMENT ON FUNCTION ecstats.report_label(text) IS
 	'a name with Markdown''s active characters replaced by their full-width twins';

@@ -93,7 +93,7 @@ COMMENT ON FUNCTION ecstats.channel_message_data(jsonb, timestamptz) IS
 	'A neutral message as template data: title, text and markdown stand in for each other; type, timestamp and message (the whole) are added.';
 
 CREATE OR REPLACE FUNCTION ecstats.channel_envelope_at(channel text, message jsonb, at timestamptz) RETURNS jsonb
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	k ecstats.channel_kinds;
 	settings jsonb := ecstats.channel_settings(channel);

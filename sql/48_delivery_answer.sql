@@ -3,7 +3,7 @@
 
 -- Hides a channel's credentials: its secrets, its URL, and of the URL what can be a key.
 CREATE OR REPLACE FUNCTION ecstats.delivery_mask(content text, url text, secret text) RETURNS text
-	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	tail text := substring(url FROM '^\w+://[^/?#]*(.+)$');
 	word text;
@@ -39,7 +39,7 @@ COMMENT ON FUNCTION ecstats.delivery_cut(text, int) IS 'The first characters of 
 -- The document that the kinds' rules look at. Not parallel safe: parsing what may not be JSON takes a
 -- subtransaction.
 CREATE OR REPLACE FUNCTION ecstats.delivery_answer(fact jsonb) RETURNS jsonb
-	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on AS $$
 DECLARE
 	response text := fact ->> 'response';
 	body jsonb := to_jsonb(response);
@@ -90,7 +90,7 @@ COMMENT ON FUNCTION ecstats.delivery_classify(ecstats.channel_kinds, jsonb, bool
 
 -- Seconds (a fraction is allowed) or an HTTP date.
 CREATE OR REPLACE FUNCTION ecstats.delivery_wait(kind ecstats.channel_kinds, answer jsonb, at timestamptz) RETURNS interval
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on SET timezone = 'UTC' AS $$
 DECLARE
 	said text;
 	seconds float8;
