@@ -27,13 +27,17 @@ COMMENT ON FUNCTION @extschema@.ecstats_version() IS
 -- sql/10_config.sql
 -- Settings: one typed row. And the two helpers that every table with shipped rows uses.
 
+-- Whether a dump is being restored (or the extension created): pg_dump's scripts switch check_function_bodies
+-- off. Anybody may: only a session that began as superuser is believed. Written out wherever it is asked,
+-- because these triggers run as the writer, who need not be allowed any function.
+
 -- A restore loads rows over those that CREATE EXTENSION ships: the restored row replaces the one of
--- its key. pg_dump and pg_restore switch check_function_bodies off; nobody else does by accident.
+-- its key.
 -- Trigger arguments: the key's columns.
 CREATE FUNCTION ecstats.restore_replace() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF NOT pg_catalog.current_setting('check_function_bodies')::boolean THEN
+	IF (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		EXECUTE format('DELETE FROM %I.%I t WHERE ROW(%s) = ROW(%s)', TG_TABLE_SCHEMA, TG_TABLE_NAME,
 					   (SELECT string_agg(format('t.%I', a), ', ' ORDER BY o)
 						  FROM unnest(TG_ARGV) WITH ORDINALITY AS u(a, o)),
@@ -56,7 +60,7 @@ CREATE FUNCTION ecstats.restore_clear() RETURNS trigger
 DECLARE
 	flag text := 'ecstats.restored_' || TG_TABLE_NAME;
 BEGIN
-	IF NOT current_setting('check_function_bodies')::boolean AND coalesce(current_setting(flag, true), '') <> 'yes' THEN
+	IF (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) AND coalesce(current_setting(flag, true), '') <> 'yes' THEN
 		PERFORM set_config(flag, 'yes', true);
 		EXECUTE format('DELETE FROM %I.%I t WHERE t.xmin = (SELECT e.xmin FROM pg_extension e WHERE e.extname = ''ecstats'')',
 					   TG_TABLE_SCHEMA, TG_TABLE_NAME);
@@ -124,7 +128,7 @@ COMMENT ON FUNCTION ecstats.config_changed() IS
 CREATE FUNCTION ecstats.config_keep() RETURNS trigger
 	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF pg_catalog.current_setting('check_function_bodies')::boolean THEN
+	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		RAISE EXCEPTION 'the row of ecstats.config cannot be deleted'
 			USING ERRCODE = 'object_not_in_prerequisite_state',
 				  HINT = 'Change it with UPDATE ecstats.config SET …';
@@ -196,6 +200,21 @@ CREATE FUNCTION ecstats.row_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_row_changed';
 COMMENT ON FUNCTION ecstats.row_changed() IS
 	'Trigger after DELETE or UPDATE of a raw row: notes the days of its old content. Arguments: the timestamptz columns that decide them.';
+
+-- What looks before and after it locks, or asks who is under way, must not have a snapshot from before.
+CREATE FUNCTION ecstats.must_be_read_committed(what text) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION '% under READ COMMITTED only', what
+			USING ERRCODE = 'invalid_transaction_state',
+				  DETAIL = format('The transaction is %s: it does not see what was committed since it began.',
+								  upper(current_setting('transaction_isolation'))),
+				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED first.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.must_be_read_committed(text) IS '25000 unless the transaction is READ COMMITTED; what names what is refused.';
 
 CREATE FUNCTION ecstats.guard_wanted() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_guard_wanted';
@@ -568,8 +587,6 @@ COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds f
 COMMENT ON COLUMN ecstats.event_types.weight IS 'Points of one event in the activity score';
 COMMENT ON COLUMN ecstats.event_types.is_page_view IS 'Counts in pv';
 COMMENT ON COLUMN ecstats.event_types.funnel_step IS 'Position in the funnel, unique; NULL: not a step';
-CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.event_types
-	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.event_types
 	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('event');
 
@@ -588,6 +605,9 @@ INSERT INTO ecstats.event_types (event, weight, is_page_view, funnel_step, descr
 	('sign_up',			1.0, false, NULL, 'Registered'),
 	('share',			0.5, false, NULL, 'Shared a page or a product'),
 	('favorite',		0,	 false, NULL, 'Put a product on the list of favourites');
+-- After the shipped rows: they are what it clears.
+CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.event_types
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 
 -- sql/31_order_tables.sql
 -- Orders, a row a line.
@@ -1183,7 +1203,7 @@ BEGIN
 				USING ERRCODE = '22023', DETAIL = format('The value is %s.', left(o.value::text, 100)),
 					HINT = 'rate {"count", "per_seconds"} or an array of them, throttle_seconds 1-3600, lane 1-100, max_retries 0-20, timeout_seconds 1-300, allow_private boolean, '
 						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}.';
-		ELSIF ok IS NULL AND current_setting('check_function_bodies') = 'on' THEN
+		ELSIF ok IS NULL AND NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 			RAISE WARNING 'option "%" is unknown and has no effect', o.key;
 		END IF;
 	END LOOP;
@@ -1215,7 +1235,7 @@ CREATE TRIGGER channel_kinds_check BEFORE INSERT OR UPDATE ON ecstats.channel_ki
 CREATE FUNCTION ecstats.channel_kinds_used() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF current_setting('check_function_bodies')::boolean AND EXISTS (SELECT FROM ecstats.channels c WHERE c.kind = OLD.kind) THEN
+	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) AND EXISTS (SELECT FROM ecstats.channels c WHERE c.kind = OLD.kind) THEN
 		RAISE EXCEPTION 'channel kind "%" is in use', OLD.kind
 			USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channel_kinds', COLUMN = 'kind',
 				DETAIL = format('Channel "%s" is of this kind.', (SELECT min(c.name) FROM ecstats.channels c WHERE c.kind = OLD.kind));
@@ -1255,7 +1275,7 @@ BEGIN
 					'at most 2048; secret: NULL or one line; options: an object.';
 	END IF;
 	PERFORM ecstats.channel_options_check(NEW.options);
-	IF current_setting('check_function_bodies')::boolean THEN
+	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		PERFORM FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind FOR KEY SHARE;
 		IF NOT FOUND THEN
 			RAISE EXCEPTION 'channel kind "%" does not exist', left(NEW.kind, 63)
@@ -1714,6 +1734,29 @@ $$;
 COMMENT ON FUNCTION ecstats.event_partition_make(date) IS
 	'Makes a day''s partition and moves the day''s rows out of the default partition into it; false if it was there.';
 
+-- ecstats.event_partitions_dissolve: every row to the default partition, every other partition away. Under locks
+-- that nobody gets past; every column by its name, those that somebody has added too.
+CREATE FUNCTION ecstats.event_partitions_dissolve() RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part regclass;
+	columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+					  WHERE a.attrelid = 'ecstats.events'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
+BEGIN
+	LOCK TABLE ecstats.events IN ACCESS EXCLUSIVE MODE;
+	PERFORM set_config('ecstats.suppress_marks', 'on', true);	-- moved rows are not changed rows
+	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
+				 WHERE p.relid <> 'ecstats.events_default'::regclass AND p.level = 1 LOOP
+		EXECUTE format('ALTER TABLE ecstats.events DETACH PARTITION %s', part);
+		EXECUTE format('INSERT INTO ecstats.events_default (%1$s) SELECT %1$s FROM %2$s', columns, part);
+		EXECUTE format('DROP TABLE %s', part);
+	END LOOP;
+	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partitions_dissolve() IS
+	'Moves every event to the default partition and drops the others. 55P03 by the caller''s lock_timeout.';
+
 -- ecstats.event_stray_days: the days that have rows in the default partition, by hops along its index.
 CREATE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
 	LANGUAGE sql STABLE AS $$
@@ -1727,33 +1770,40 @@ CREATE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
 	SELECT h.day FROM hop h WHERE h.day IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.event_stray_days() IS 'Business days with rows in the default partition, ascending.';
 
--- ecstats.event_partition_wait: as event_partition_make, in attempts that wait at most 200 ms for a lock each and
--- give all theirs back in between, so that nobody queues for long behind a long reader.
-CREATE FUNCTION ecstats.event_partition_wait(day date) RETURNS boolean
+-- ecstats.event_partitions_lock: the locks that making a range of partitions needs, all at once, in attempts that
+-- wait at most 200 ms for each and hold nothing in between: nobody queues for long behind a long reader.
+CREATE FUNCTION ecstats.event_partitions_lock(from_day date, to_day date) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
 	attempts integer := 0;
 BEGIN
 	LOOP
 		BEGIN
-			RETURN ecstats.event_partition_make(day);
+			LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
+			LOCK TABLE ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
+			IF EXISTS (SELECT FROM ecstats.events_default d
+						WHERE d.event_time >= ecstats.day_start(from_day) AND d.event_time < ecstats.day_start(to_day + 1)) THEN
+				LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;	-- rows will move
+			END IF;
+			RETURN;
 		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
 			attempts := attempts + 1;
 			IF attempts >= 20 THEN
-				RAISE EXCEPTION 'the partition of % could not be made: a lock stays busy', day
+				RAISE EXCEPTION 'partitions cannot be made now: ecstats.events is in use'
 					USING ERRCODE = 'lock_not_available',
-						  DETAIL = 'A transaction that reads or writes ecstats.events has been open all the time.',
-						  HINT = 'Look for it in pg_stat_activity, or try again later; rows of the day wait in the default partition meanwhile.';
+						  DETAIL = 'A transaction that reads or writes it has been open all the time.',
+						  HINT = 'Try again when it is over, pg_stat_activity shows it; meanwhile rows wait in the default partition.';
 			END IF;
 			PERFORM pg_sleep(0.1);
 		END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION ecstats.event_partition_wait(date) IS
-	'Makes a day''s partition in up to 20 short attempts; 55P03 if none succeeds, false if it was there.';
+COMMENT ON FUNCTION ecstats.event_partitions_lock(date, date) IS
+	'Takes the locks that making the partitions of a range of days needs, in up to 20 short attempts; 55P03 if none succeeds.';
 
--- ecstats_prepare: makes the partitions of a range of days, for a back-fill.
+-- ecstats_prepare: makes the partitions of a range of days, for a back-fill. Writers wait until it is done, about
+-- 6 ms a day: while the shop is busy, prepare a month at a time.
 -- Arguments: first and last business day. Result: how many were made. Errors: 22023 for a range that is
 -- empty or longer than 1,100 days (a transaction's locks are limited). Touches ecstats.events.
 CREATE FUNCTION @extschema@.ecstats_prepare(from_day date, to_day date) RETURNS integer
@@ -1771,8 +1821,9 @@ BEGIN
 		RAISE EXCEPTION 'the range has % days, the most is 1100', to_day - from_day + 1
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Prepare a few years in several calls.';
 	END IF;
+	PERFORM ecstats.event_partitions_lock(from_day, to_day);
 	FOR d IN SELECT from_day + i FROM generate_series(0, to_day - from_day) AS i LOOP
-		IF ecstats.event_partition_wait(d) THEN
+		IF ecstats.event_partition_make(d) THEN
 			made := made + 1;
 		END IF;
 	END LOOP;
@@ -1852,13 +1903,7 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		RAISE EXCEPTION 'ecstats_order replaces orders under READ COMMITTED only'
-			USING ERRCODE = 'invalid_transaction_state',
-				  DETAIL = format('The transaction is %s: it would not see lines that were committed since it began.',
-								  upper(current_setting('transaction_isolation'))),
-				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED, or write ecstats.order_lines directly.';
-	END IF;
+	PERFORM ecstats.must_be_read_committed('ecstats_order replaces orders');
 	PERFORM ecstats.order_lock(payload);
 	RETURN ecstats.order_replace(payload, raise_errors);
 END
@@ -2208,6 +2253,7 @@ BEGIN
 	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
 	first := ecstats.rollup_put(kpi, at, gate);
 	FOREACH other IN ARRAY others LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND s.frozen);
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
 		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
@@ -2222,16 +2268,17 @@ BEGIN
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR (s.cluster, s.partitioned) <> (this_cluster, excluded.partitioned);
-
-	-- A snapshot that is older than this function may miss what ended meanwhile: look again next time.
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		INSERT INTO ecstats.day_marks (day) VALUES (the_day);
-	END IF;
 	RETURN first;
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close. A day that had a partition and has lost it is frozen.';
+
+-- ecstats.rollup_partitioned: days that were closed out of the default partition and have got their own since.
+CREATE FUNCTION ecstats.rollup_partitioned() RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS
+	$$ UPDATE ecstats.day_state s SET partitioned = true WHERE NOT s.partitioned AND ecstats.day_partition_exists(s.day) $$;
+COMMENT ON FUNCTION ecstats.rollup_partitioned() IS 'Notes which closed days have a partition of their own by now.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
 -- is not closed is found by its rows).
@@ -2278,7 +2325,7 @@ BEGIN
 	END IF;
 	-- The tick moves next_run_at alone, which says nothing about the owner.
 	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.schedule, NEW.command) IS DISTINCT FROM (OLD.owner, OLD.schedule, OLD.command) THEN
-		NEW.owner_id := CASE WHEN current_setting('check_function_bodies') = 'on'
+		NEW.owner_id := CASE WHEN NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user))
 							 THEN (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = NEW.owner) END;
 	END IF;
 	RETURN NEW;
@@ -2337,7 +2384,7 @@ DECLARE
 	moved boolean := true;
 BEGIN
 	-- A restore: what was accepted once is not asked about again, and keeps its due time.
-	IF TG_OP = 'INSERT' AND current_setting('check_function_bodies') = 'off' THEN
+	IF TG_OP = 'INSERT' AND (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		RETURN NEW;
 	END IF;
 	PERFORM ecstats.job_check(NEW);
@@ -3292,7 +3339,7 @@ COMMENT ON FUNCTION ecstats.report_restated(date, text) IS
 -- checking a template is C (24); queueing the message is the pipeline's (50).
 
 -- While pg_dump's output is loaded a restored row replaces the shipped row of its key. pg_dump turns
--- check_function_bodies off, which is how it is told; anybody may do that, so nothing else depends on it.
+-- check_function_bodies off, which is how it is told.
 
 -- report_template_insert: trigger. Checks the template, numbers a new version, retires the active one.
 -- Runs with the owner's rights, so that INSERT alone is enough to publish a new version. It reads the
@@ -3308,7 +3355,7 @@ BEGIN
 	IF NEW.version IS NULL THEN
 		SELECT coalesce(max(t.version), 0) + 1 INTO NEW.version
 		  FROM ecstats.templates t WHERE t.name = NEW.name;
-	ELSIF current_setting('check_function_bodies') = 'off' THEN
+	ELSIF (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		DELETE FROM ecstats.templates t WHERE t.name = NEW.name AND t.version = NEW.version;
 	ELSIF EXISTS (SELECT FROM ecstats.templates t WHERE t.name = NEW.name AND t.version = NEW.version) THEN
 		RETURN NEW;		-- the key refuses it, or ON CONFLICT decides; the active version stays
@@ -3361,7 +3408,7 @@ BEGIN
 		IF NOT is_super OR NEW.owner IS NULL THEN
 			NEW.owner := current_user;
 		END IF;
-		IF current_setting('check_function_bodies') = 'off' THEN
+		IF (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 			DELETE FROM ecstats.reports r WHERE r.name = NEW.name;
 		END IF;
 	ELSIF NEW.owner IS DISTINCT FROM OLD.owner AND NOT is_super THEN
@@ -3519,7 +3566,7 @@ COMMENT ON FUNCTION ecstats.report_condition(jsonpath, jsonb) IS
 -- Errors: those of report_data; 42704 the template does not exist; 55000 no version of it is active.
 -- Reads: reports, templates, rollups. Writes nothing.
 CREATE FUNCTION ecstats.report_message(report text, day date, live jsonb DEFAULT NULL)
-	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb)
+	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb, revision int)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
@@ -3542,6 +3589,7 @@ BEGIN
 				  HINT = 'INSERT it into ecstats.templates, or set another one in ecstats.reports.';
 	END IF;
 	message := ecstats.template_render(body, facts);
+	revision := facts -> 'revision';
 
 	SELECT c.holds, c.reason INTO would_send, reason
 	  FROM ecstats.report_condition(definition.condition, facts) c;
@@ -4556,7 +4604,9 @@ DECLARE
 	result ecstats.daily_kpi;
 BEGIN
 	PERFORM ecstats.day_must_have_ended(day, at);
+	PERFORM ecstats.must_be_read_committed('ecstats_daily closes days');
 	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_partitioned();
 
 	due := array(SELECT ecstats.rollup_open_days(day)
 				 UNION SELECT ecstats.rollup_stale_days()
@@ -4580,7 +4630,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
-	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended.';
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
 
 -- ecstats.day_must_have_ended: 22023 unless the day is over.
 CREATE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void
@@ -4672,14 +4722,12 @@ COMMENT ON FUNCTION @extschema@.ecstats_report_data(text, date) IS
 	'What a template sees. Arguments: report name, business day (of one that is not closed, the figures so far). Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report, P0002 day not begun, 22004 NULL argument';
 
 -- ecstats.pipeline_enqueue: one report to one of its channels. NULL where it is queued already.
-CREATE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, channel text, message jsonb) RETURNS bigint
+CREATE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, revision integer, channel text, message jsonb) RETURNS bigint
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT ecstats.delivery_enqueue(definition.name, day,
-									coalesce((SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = pipeline_enqueue.day), 0),
-									'', channel, definition.priority, definition.ttl,
+	SELECT ecstats.delivery_enqueue(definition.name, day, revision, '', channel, definition.priority, definition.ttl,
 									ecstats.channel_envelope(channel, message), NULL) $$;
-COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, text, jsonb) IS
-	'Queues a report''s message for one channel at the day''s revision; NULL if that is queued already.';
+COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, integer, text, jsonb) IS
+	'Queues a report''s message for one channel at the revision that it was made from; NULL if that is queued already.';
 
 -- ecstats_preview: what ecstats_report would do. Arguments and errors: as there.
 -- Result: a row a channel (one row with channel NULL for a report without any): the body as it would be sent,
@@ -4706,7 +4754,7 @@ BEGIN
 			body := ecstats.channel_envelope(channel, made.message);
 			SELECT d.id INTO queued FROM ecstats.deliveries d
 			 WHERE d.report = definition.name AND d.day = ecstats_preview.day AND d.occasion = '' AND d.channel = ecstats_preview.channel
-			   AND d.revision = coalesce((SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = ecstats_preview.day), 0);
+			   AND d.revision = made.revision;
 			reason := coalesce(reason, CASE WHEN NOT enabled THEN 'the channel is disabled' END,
 							   ecstats.channel_oversize(channel, body),
 							   format('it is queued already: delivery %s', queued));
@@ -4737,7 +4785,7 @@ COMMENT ON FUNCTION ecstats.pipeline_report_failed(text, date, text, text, text)
 
 -- ecstats.pipeline_queue_channels: a message to each of a report's channels. One that fails is recorded and told
 -- and does not stop the others.
-CREATE FUNCTION ecstats.pipeline_queue_channels(definition ecstats.reports, day date, message jsonb) RETURNS SETOF bigint
+CREATE FUNCTION ecstats.pipeline_queue_channels(definition ecstats.reports, day date, revision integer, message jsonb) RETURNS SETOF bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	channel text;
@@ -4745,7 +4793,7 @@ DECLARE
 BEGIN
 	FOREACH channel IN ARRAY definition.channels LOOP
 		BEGIN
-			id := ecstats.pipeline_enqueue(definition, day, channel, message);
+			id := ecstats.pipeline_enqueue(definition, day, revision, channel, message);
 			IF id IS NOT NULL THEN
 				RETURN NEXT id;
 			END IF;
@@ -4755,7 +4803,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION ecstats.pipeline_queue_channels(ecstats.reports, date, jsonb) IS
+COMMENT ON FUNCTION ecstats.pipeline_queue_channels(ecstats.reports, date, integer, jsonb) IS
 	'Queues a message for every channel of a report; ids of those that were queued. Failures are recorded, told and warned of.';
 
 -- ecstats_report: makes a report of a day and queues it.
@@ -4772,7 +4820,7 @@ DECLARE
 BEGIN
 	SELECT * INTO made FROM ecstats.report_message(report, day, ecstats.pipeline_live(day)) m;
 	IF made.would_send THEN
-		RETURN QUERY SELECT ecstats.pipeline_queue_channels(definition, day, made.message);
+		RETURN QUERY SELECT ecstats.pipeline_queue_channels(definition, day, made.revision, made.message);
 	END IF;
 END
 $$;
@@ -4797,7 +4845,7 @@ BEGIN
 			CONTINUE;
 		END;
 		IF made.would_send THEN
-			PERFORM ecstats.pipeline_queue_channels(definition, day, made.message);
+			PERFORM ecstats.pipeline_queue_channels(definition, day, made.revision, made.message);
 		END IF;
 	END LOOP;
 END
@@ -4847,13 +4895,12 @@ SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @exts
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default
 -- partition, which belongs to no day, and maintenance deals them out anew.
 CREATE FUNCTION ecstats.pipeline_clock_guard() RETURNS trigger
-	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	part regclass;
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 BEGIN
 	IF (NEW.timezone, NEW.day_starts_at) = (OLD.timezone, OLD.day_starts_at) THEN
 		RETURN NEW;
 	END IF;
+	PERFORM ecstats.must_be_read_committed('the shop''s clock changes');
 	PERFORM ecstats.rollup_lock();
 	IF EXISTS (SELECT FROM ecstats.daily_kpi) THEN
 		RAISE EXCEPTION 'the shop''s clock cannot change: days are closed by the old one'
@@ -4861,19 +4908,15 @@ BEGIN
 				  DETAIL = format('%s days are stored.', (SELECT count(*) FROM ecstats.daily_kpi)),
 				  HINT = 'Set timezone and day_starts_at before the first close, or load the raw rows into a new database.';
 	END IF;
-	LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
-	PERFORM set_config('ecstats.suppress_marks', 'on', true);	-- moved rows are not changed rows
-	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
-				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass AND p.level = 1 LOOP
-		EXECUTE format('ALTER TABLE ecstats.events DETACH PARTITION %s', part);
-		EXECUTE format('INSERT INTO ecstats.events_default (event_time, user_id, event, event_id, page_url, extra)
-						SELECT event_time, user_id, event, event_id, page_url, extra FROM %s', part);
-		EXECUTE format('DROP TABLE %s', part);
-	END LOOP;
-	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+	PERFORM ecstats.event_partitions_dissolve();
 	-- Marks of open days mean nothing; they were dated by the old clock.
 	DELETE FROM ecstats.day_marks;
 	RETURN NEW;
+EXCEPTION WHEN lock_not_available THEN
+	RAISE EXCEPTION 'the shop''s clock cannot change now: ecstats.events is in use'
+		USING ERRCODE = 'lock_not_available', SCHEMA = 'ecstats', TABLE = 'config',
+			  DETAIL = 'A transaction that reads or writes events stayed open for 2 seconds.',
+			  HINT = 'Try again when it is over; pg_stat_activity shows it.';
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_clock_guard() IS
@@ -5000,6 +5043,7 @@ DECLARE
 	today date := ecstats.day_of(at);
 	n bigint;
 	strays date[];
+	lost date[];
 BEGIN
 	SELECT c.timezone, c.day_starts_at INTO zone, starts FROM ecstats.config c;
 	component := 'clock';
@@ -5013,12 +5057,17 @@ BEGIN
 	RETURN NEXT;
 
 	component := 'events';
-	strays := array(SELECT ecstats.event_stray_days());
+	strays := array(SELECT d FROM ecstats.event_stray_days() d WHERE NOT ecstats.day_partition_taken(d));
+	lost := array(SELECT d FROM ecstats.event_stray_days() d WHERE ecstats.day_partition_taken(d));
 	n := (SELECT count(*) FROM pg_partition_tree('ecstats.events') p WHERE p.isleaf) - 1;
 	detail := format('%s day partitions', n);
 	status := 'ok';
 	hint := NULL;
-	IF cardinality(strays) > 0 THEN
+	IF cardinality(lost) > 0 THEN
+		status := 'warn';
+		detail := detail || format(', rows of %s days whose partition was detached wait in the default partition', cardinality(lost));
+		hint := format('ALTER TABLE ecstats.events ATTACH PARTITION ecstats.%I …, or rename or drop that table', ecstats.day_partition_name(lost[1]));
+	ELSIF cardinality(strays) > 0 THEN
 		status := 'warn';
 		detail := detail || format(', rows of %s days in the default partition', cardinality(strays));
 		hint := 'CALL ecstats_maintain() moves them; the job maintain does it every hour';
@@ -5217,6 +5266,18 @@ CREATE FUNCTION ecstats.profile_privileges()
 	$$;
 COMMENT ON FUNCTION ecstats.profile_privileges() IS 'What the profiles writer, reader, operator and pusher are allowed.';
 
+-- ecstats.profile_holds: has a role been granted anything in schema ecstats?
+CREATE FUNCTION ecstats.profile_holds(role name) RETURNS boolean
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT EXISTS (
+		SELECT FROM (SELECT c.relacl AS acl FROM pg_class c WHERE c.relnamespace = 'ecstats'::regnamespace
+					 UNION ALL SELECT a.attacl FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+								WHERE c.relnamespace = 'ecstats'::regnamespace AND a.attacl IS NOT NULL
+					 UNION ALL SELECT p.proacl FROM pg_proc p WHERE p.pronamespace = 'ecstats'::regnamespace) o
+		 CROSS JOIN LATERAL aclexplode(o.acl) g
+		 WHERE g.grantee = (SELECT r.oid FROM pg_roles r WHERE r.rolname = role)) $$;
+COMMENT ON FUNCTION ecstats.profile_holds(name) IS 'True where a role has been granted something in schema ecstats.';
+
 -- ecstats.profile_apply: grants or revokes every privilege of a profile.
 CREATE FUNCTION ecstats.profile_apply(role name, the_profile text, revoke boolean) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -5238,8 +5299,12 @@ BEGIN
 	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN first.';
 	END IF;
-	EXECUTE format(CASE WHEN revoke THEN 'REVOKE USAGE ON SCHEMA ecstats, @extschema@ FROM %I'
-						ELSE 'GRANT USAGE ON SCHEMA ecstats, @extschema@ TO %I' END, role);
+	IF NOT revoke THEN
+		EXECUTE format('GRANT USAGE ON SCHEMA ecstats TO %I', role);
+		IF NOT has_schema_privilege(role, '@extschema@', 'USAGE') THEN
+			EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %I', role);
+		END IF;
+	END IF;
 	FOR p IN SELECT * FROM ecstats.profile_privileges() g WHERE g.profile = the_profile LOOP
 		IF p.kind = 'relation' THEN
 			EXECUTE format(verb, p.privileges || coalesce('(' || p.columns || ')', ''), 'TABLE', format('ecstats.%I', p.object), role);
@@ -5251,6 +5316,9 @@ BEGIN
 			END LOOP;
 		END IF;
 	END LOOP;
+	IF revoke AND NOT ecstats.profile_holds(role) THEN
+		EXECUTE format('REVOKE USAGE ON SCHEMA ecstats FROM %I', role);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION ecstats.profile_apply(name, text, boolean) IS 'Grants (or revokes) every privilege of a profile; 42501, 22023, 42704.';

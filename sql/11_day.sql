@@ -49,6 +49,21 @@ CREATE OR REPLACE FUNCTION ecstats.row_changed() RETURNS trigger
 COMMENT ON FUNCTION ecstats.row_changed() IS
 	'Trigger after DELETE or UPDATE of a raw row: notes the days of its old content. Arguments: the timestamptz columns that decide them.';
 
+-- What looks before and after it locks, or asks who is under way, must not have a snapshot from before.
+CREATE OR REPLACE FUNCTION ecstats.must_be_read_committed(what text) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION '% under READ COMMITTED only', what
+			USING ERRCODE = 'invalid_transaction_state',
+				  DETAIL = format('The transaction is %s: it does not see what was committed since it began.',
+								  upper(current_setting('transaction_isolation'))),
+				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED first.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.must_be_read_committed(text) IS '25000 unless the transaction is READ COMMITTED; what names what is refused.';
+
 CREATE OR REPLACE FUNCTION ecstats.guard_wanted() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_guard_wanted';
 COMMENT ON FUNCTION ecstats.guard_wanted() IS

@@ -48,8 +48,6 @@ COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds f
 COMMENT ON COLUMN ecstats.event_types.weight IS 'Points of one event in the activity score';
 COMMENT ON COLUMN ecstats.event_types.is_page_view IS 'Counts in pv';
 COMMENT ON COLUMN ecstats.event_types.funnel_step IS 'Position in the funnel, unique; NULL: not a step';
-CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.event_types
-	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.event_types
 	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('event');
 
@@ -68,4 +66,7 @@ INSERT INTO ecstats.event_types (event, weight, is_page_view, funnel_step, descr
 	('sign_up',			1.0, false, NULL, 'Registered'),
 	('share',			0.5, false, NULL, 'Shared a page or a product'),
 	('favorite',		0,	 false, NULL, 'Put a product on the list of favourites');
+-- After the shipped rows: they are what it clears.
+CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.event_types
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 

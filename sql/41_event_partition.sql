@@ -97,6 +97,29 @@ $$;
 COMMENT ON FUNCTION ecstats.event_partition_make(date) IS
 	'Makes a day''s partition and moves the day''s rows out of the default partition into it; false if it was there.';
 
+-- ecstats.event_partitions_dissolve: every row to the default partition, every other partition away. Under locks
+-- that nobody gets past; every column by its name, those that somebody has added too.
+CREATE OR REPLACE FUNCTION ecstats.event_partitions_dissolve() RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part regclass;
+	columns text := (SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) FROM pg_attribute a
+					  WHERE a.attrelid = 'ecstats.events'::regclass AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '');
+BEGIN
+	LOCK TABLE ecstats.events IN ACCESS EXCLUSIVE MODE;
+	PERFORM set_config('ecstats.suppress_marks', 'on', true);	-- moved rows are not changed rows
+	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
+				 WHERE p.relid <> 'ecstats.events_default'::regclass AND p.level = 1 LOOP
+		EXECUTE format('ALTER TABLE ecstats.events DETACH PARTITION %s', part);
+		EXECUTE format('INSERT INTO ecstats.events_default (%1$s) SELECT %1$s FROM %2$s', columns, part);
+		EXECUTE format('DROP TABLE %s', part);
+	END LOOP;
+	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partitions_dissolve() IS
+	'Moves every event to the default partition and drops the others. 55P03 by the caller''s lock_timeout.';
+
 -- ecstats.event_stray_days: the days that have rows in the default partition, by hops along its index.
 CREATE OR REPLACE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
 	LANGUAGE sql STABLE AS $$
@@ -110,33 +133,40 @@ CREATE OR REPLACE FUNCTION ecstats.event_stray_days() RETURNS SETOF date
 	SELECT h.day FROM hop h WHERE h.day IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.event_stray_days() IS 'Business days with rows in the default partition, ascending.';
 
--- ecstats.event_partition_wait: as event_partition_make, in attempts that wait at most 200 ms for a lock each and
--- give all theirs back in between, so that nobody queues for long behind a long reader.
-CREATE OR REPLACE FUNCTION ecstats.event_partition_wait(day date) RETURNS boolean
+-- ecstats.event_partitions_lock: the locks that making a range of partitions needs, all at once, in attempts that
+-- wait at most 200 ms for each and hold nothing in between: nobody queues for long behind a long reader.
+CREATE OR REPLACE FUNCTION ecstats.event_partitions_lock(from_day date, to_day date) RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '200ms' AS $$
 DECLARE
 	attempts integer := 0;
 BEGIN
 	LOOP
 		BEGIN
-			RETURN ecstats.event_partition_make(day);
+			LOCK TABLE ONLY ecstats.events IN SHARE ROW EXCLUSIVE MODE;
+			LOCK TABLE ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
+			IF EXISTS (SELECT FROM ecstats.events_default d
+						WHERE d.event_time >= ecstats.day_start(from_day) AND d.event_time < ecstats.day_start(to_day + 1)) THEN
+				LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;	-- rows will move
+			END IF;
+			RETURN;
 		EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
 			attempts := attempts + 1;
 			IF attempts >= 20 THEN
-				RAISE EXCEPTION 'the partition of % could not be made: a lock stays busy', day
+				RAISE EXCEPTION 'partitions cannot be made now: ecstats.events is in use'
 					USING ERRCODE = 'lock_not_available',
-						  DETAIL = 'A transaction that reads or writes ecstats.events has been open all the time.',
-						  HINT = 'Look for it in pg_stat_activity, or try again later; rows of the day wait in the default partition meanwhile.';
+						  DETAIL = 'A transaction that reads or writes it has been open all the time.',
+						  HINT = 'Try again when it is over, pg_stat_activity shows it; meanwhile rows wait in the default partition.';
 			END IF;
 			PERFORM pg_sleep(0.1);
 		END;
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION ecstats.event_partition_wait(date) IS
-	'Makes a day''s partition in up to 20 short attempts; 55P03 if none succeeds, false if it was there.';
+COMMENT ON FUNCTION ecstats.event_partitions_lock(date, date) IS
+	'Takes the locks that making the partitions of a range of days needs, in up to 20 short attempts; 55P03 if none succeeds.';
 
--- ecstats_prepare: makes the partitions of a range of days, for a back-fill.
+-- ecstats_prepare: makes the partitions of a range of days, for a back-fill. Writers wait until it is done, about
+-- 6 ms a day: while the shop is busy, prepare a month at a time.
 -- Arguments: first and last business day. Result: how many were made. Errors: 22023 for a range that is
 -- empty or longer than 1,100 days (a transaction's locks are limited). Touches ecstats.events.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_prepare(from_day date, to_day date) RETURNS integer
@@ -154,8 +184,9 @@ BEGIN
 		RAISE EXCEPTION 'the range has % days, the most is 1100', to_day - from_day + 1
 			USING ERRCODE = 'invalid_parameter_value', HINT = 'Prepare a few years in several calls.';
 	END IF;
+	PERFORM ecstats.event_partitions_lock(from_day, to_day);
 	FOR d IN SELECT from_day + i FROM generate_series(0, to_day - from_day) AS i LOOP
-		IF ecstats.event_partition_wait(d) THEN
+		IF ecstats.event_partition_make(d) THEN
 			made := made + 1;
 		END IF;
 	END LOOP;

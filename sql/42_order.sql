@@ -68,13 +68,7 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		RAISE EXCEPTION 'ecstats_order replaces orders under READ COMMITTED only'
-			USING ERRCODE = 'invalid_transaction_state',
-				  DETAIL = format('The transaction is %s: it would not see lines that were committed since it began.',
-								  upper(current_setting('transaction_isolation'))),
-				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED, or write ecstats.order_lines directly.';
-	END IF;
+	PERFORM ecstats.must_be_read_committed('ecstats_order replaces orders');
 	PERFORM ecstats.order_lock(payload);
 	RETURN ecstats.order_replace(payload, raise_errors);
 END

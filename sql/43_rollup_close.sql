@@ -171,6 +171,7 @@ BEGIN
 	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
 	first := ecstats.rollup_put(kpi, at, gate);
 	FOREACH other IN ARRAY others LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND s.frozen);
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
 		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
@@ -185,16 +186,17 @@ BEGIN
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR (s.cluster, s.partitioned) <> (this_cluster, excluded.partitioned);
-
-	-- A snapshot that is older than this function may miss what ended meanwhile: look again next time.
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		INSERT INTO ecstats.day_marks (day) VALUES (the_day);
-	END IF;
 	RETURN first;
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close. A day that had a partition and has lost it is frozen.';
+
+-- ecstats.rollup_partitioned: days that were closed out of the default partition and have got their own since.
+CREATE OR REPLACE FUNCTION ecstats.rollup_partitioned() RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS
+	$$ UPDATE ecstats.day_state s SET partitioned = true WHERE NOT s.partitioned AND ecstats.day_partition_exists(s.day) $$;
+COMMENT ON FUNCTION ecstats.rollup_partitioned() IS 'Notes which closed days have a partition of their own by now.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
 -- is not closed is found by its rows).

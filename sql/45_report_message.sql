@@ -40,7 +40,7 @@ COMMENT ON FUNCTION ecstats.report_condition(jsonpath, jsonb) IS
 -- Errors: those of report_data; 42704 the template does not exist; 55000 no version of it is active.
 -- Reads: reports, templates, rollups. Writes nothing.
 CREATE OR REPLACE FUNCTION ecstats.report_message(report text, day date, live jsonb DEFAULT NULL)
-	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb)
+	RETURNS TABLE (would_send boolean, reason text, template_version int, message jsonb, revision int)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
@@ -63,6 +63,7 @@ BEGIN
 				  HINT = 'INSERT it into ecstats.templates, or set another one in ecstats.reports.';
 	END IF;
 	message := ecstats.template_render(body, facts);
+	revision := facts -> 'revision';
 
 	SELECT c.holds, c.reason INTO would_send, reason
 	  FROM ecstats.report_condition(definition.condition, facts) c;

@@ -63,7 +63,9 @@ DECLARE
 	result ecstats.daily_kpi;
 BEGIN
 	PERFORM ecstats.day_must_have_ended(day, at);
+	PERFORM ecstats.must_be_read_committed('ecstats_daily closes days');
 	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_partitioned();
 
 	due := array(SELECT ecstats.rollup_open_days(day)
 				 UNION SELECT ecstats.rollup_stale_days()
@@ -87,7 +89,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
-	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended.';
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
 
 -- ecstats.day_must_have_ended: 22023 unless the day is over.
 CREATE OR REPLACE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void

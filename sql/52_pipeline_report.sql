@@ -12,14 +12,12 @@ COMMENT ON FUNCTION @extschema@.ecstats_report_data(text, date) IS
 	'What a template sees. Arguments: report name, business day (of one that is not closed, the figures so far). Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report, P0002 day not begun, 22004 NULL argument';
 
 -- ecstats.pipeline_enqueue: one report to one of its channels. NULL where it is queued already.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, channel text, message jsonb) RETURNS bigint
+CREATE OR REPLACE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, revision integer, channel text, message jsonb) RETURNS bigint
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT ecstats.delivery_enqueue(definition.name, day,
-									coalesce((SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = pipeline_enqueue.day), 0),
-									'', channel, definition.priority, definition.ttl,
+	SELECT ecstats.delivery_enqueue(definition.name, day, revision, '', channel, definition.priority, definition.ttl,
 									ecstats.channel_envelope(channel, message), NULL) $$;
-COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, text, jsonb) IS
-	'Queues a report''s message for one channel at the day''s revision; NULL if that is queued already.';
+COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, integer, text, jsonb) IS
+	'Queues a report''s message for one channel at the revision that it was made from; NULL if that is queued already.';
 
 -- ecstats_preview: what ecstats_report would do. Arguments and errors: as there.
 -- Result: a row a channel (one row with channel NULL for a report without any): the body as it would be sent,
@@ -46,7 +44,7 @@ BEGIN
 			body := ecstats.channel_envelope(channel, made.message);
 			SELECT d.id INTO queued FROM ecstats.deliveries d
 			 WHERE d.report = definition.name AND d.day = ecstats_preview.day AND d.occasion = '' AND d.channel = ecstats_preview.channel
-			   AND d.revision = coalesce((SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = ecstats_preview.day), 0);
+			   AND d.revision = made.revision;
 			reason := coalesce(reason, CASE WHEN NOT enabled THEN 'the channel is disabled' END,
 							   ecstats.channel_oversize(channel, body),
 							   format('it is queued already: delivery %s', queued));
@@ -77,7 +75,7 @@ COMMENT ON FUNCTION ecstats.pipeline_report_failed(text, date, text, text, text)
 
 -- ecstats.pipeline_queue_channels: a message to each of a report's channels. One that fails is recorded and told
 -- and does not stop the others.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_queue_channels(definition ecstats.reports, day date, message jsonb) RETURNS SETOF bigint
+CREATE OR REPLACE FUNCTION ecstats.pipeline_queue_channels(definition ecstats.reports, day date, revision integer, message jsonb) RETURNS SETOF bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	channel text;
@@ -85,7 +83,7 @@ DECLARE
 BEGIN
 	FOREACH channel IN ARRAY definition.channels LOOP
 		BEGIN
-			id := ecstats.pipeline_enqueue(definition, day, channel, message);
+			id := ecstats.pipeline_enqueue(definition, day, revision, channel, message);
 			IF id IS NOT NULL THEN
 				RETURN NEXT id;
 			END IF;
@@ -95,7 +93,7 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION ecstats.pipeline_queue_channels(ecstats.reports, date, jsonb) IS
+COMMENT ON FUNCTION ecstats.pipeline_queue_channels(ecstats.reports, date, integer, jsonb) IS
 	'Queues a message for every channel of a report; ids of those that were queued. Failures are recorded, told and warned of.';
 
 -- ecstats_report: makes a report of a day and queues it.
@@ -112,7 +110,7 @@ DECLARE
 BEGIN
 	SELECT * INTO made FROM ecstats.report_message(report, day, ecstats.pipeline_live(day)) m;
 	IF made.would_send THEN
-		RETURN QUERY SELECT ecstats.pipeline_queue_channels(definition, day, made.message);
+		RETURN QUERY SELECT ecstats.pipeline_queue_channels(definition, day, made.revision, made.message);
 	END IF;
 END
 $$;
@@ -137,7 +135,7 @@ BEGIN
 			CONTINUE;
 		END;
 		IF made.would_send THEN
-			PERFORM ecstats.pipeline_queue_channels(definition, day, made.message);
+			PERFORM ecstats.pipeline_queue_channels(definition, day, made.revision, made.message);
 		END IF;
 	END LOOP;
 END

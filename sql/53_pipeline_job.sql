@@ -25,13 +25,12 @@ SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @exts
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default
 -- partition, which belongs to no day, and maintenance deals them out anew.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_clock_guard() RETURNS trigger
-	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	part regclass;
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 BEGIN
 	IF (NEW.timezone, NEW.day_starts_at) = (OLD.timezone, OLD.day_starts_at) THEN
 		RETURN NEW;
 	END IF;
+	PERFORM ecstats.must_be_read_committed('the shop''s clock changes');
 	PERFORM ecstats.rollup_lock();
 	IF EXISTS (SELECT FROM ecstats.daily_kpi) THEN
 		RAISE EXCEPTION 'the shop''s clock cannot change: days are closed by the old one'
@@ -39,19 +38,15 @@ BEGIN
 				  DETAIL = format('%s days are stored.', (SELECT count(*) FROM ecstats.daily_kpi)),
 				  HINT = 'Set timezone and day_starts_at before the first close, or load the raw rows into a new database.';
 	END IF;
-	LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
-	PERFORM set_config('ecstats.suppress_marks', 'on', true);	-- moved rows are not changed rows
-	FOR part IN SELECT p.relid FROM pg_partition_tree('ecstats.events') p
-				 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass AND p.level = 1 LOOP
-		EXECUTE format('ALTER TABLE ecstats.events DETACH PARTITION %s', part);
-		EXECUTE format('INSERT INTO ecstats.events_default (event_time, user_id, event, event_id, page_url, extra)
-						SELECT event_time, user_id, event, event_id, page_url, extra FROM %s', part);
-		EXECUTE format('DROP TABLE %s', part);
-	END LOOP;
-	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+	PERFORM ecstats.event_partitions_dissolve();
 	-- Marks of open days mean nothing; they were dated by the old clock.
 	DELETE FROM ecstats.day_marks;
 	RETURN NEW;
+EXCEPTION WHEN lock_not_available THEN
+	RAISE EXCEPTION 'the shop''s clock cannot change now: ecstats.events is in use'
+		USING ERRCODE = 'lock_not_available', SCHEMA = 'ecstats', TABLE = 'config',
+			  DETAIL = 'A transaction that reads or writes events stayed open for 2 seconds.',
+			  HINT = 'Try again when it is over; pg_stat_activity shows it.';
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_clock_guard() IS

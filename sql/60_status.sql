@@ -11,6 +11,7 @@ DECLARE
 	today date := ecstats.day_of(at);
 	n bigint;
 	strays date[];
+	lost date[];
 BEGIN
 	SELECT c.timezone, c.day_starts_at INTO zone, starts FROM ecstats.config c;
 	component := 'clock';
@@ -24,12 +25,17 @@ BEGIN
 	RETURN NEXT;
 
 	component := 'events';
-	strays := array(SELECT ecstats.event_stray_days());
+	strays := array(SELECT d FROM ecstats.event_stray_days() d WHERE NOT ecstats.day_partition_taken(d));
+	lost := array(SELECT d FROM ecstats.event_stray_days() d WHERE ecstats.day_partition_taken(d));
 	n := (SELECT count(*) FROM pg_partition_tree('ecstats.events') p WHERE p.isleaf) - 1;
 	detail := format('%s day partitions', n);
 	status := 'ok';
 	hint := NULL;
-	IF cardinality(strays) > 0 THEN
+	IF cardinality(lost) > 0 THEN
+		status := 'warn';
+		detail := detail || format(', rows of %s days whose partition was detached wait in the default partition', cardinality(lost));
+		hint := format('ALTER TABLE ecstats.events ATTACH PARTITION ecstats.%I …, or rename or drop that table', ecstats.day_partition_name(lost[1]));
+	ELSIF cardinality(strays) > 0 THEN
 		status := 'warn';
 		detail := detail || format(', rows of %s days in the default partition', cardinality(strays));
 		hint := 'CALL ecstats_maintain() moves them; the job maintain does it every hour';

@@ -44,6 +44,18 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	$$;
 COMMENT ON FUNCTION ecstats.profile_privileges() IS 'What the profiles writer, reader, operator and pusher are allowed.';
 
+-- ecstats.profile_holds: has a role been granted anything in schema ecstats?
+CREATE OR REPLACE FUNCTION ecstats.profile_holds(role name) RETURNS boolean
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT EXISTS (
+		SELECT FROM (SELECT c.relacl AS acl FROM pg_class c WHERE c.relnamespace = 'ecstats'::regnamespace
+					 UNION ALL SELECT a.attacl FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+								WHERE c.relnamespace = 'ecstats'::regnamespace AND a.attacl IS NOT NULL
+					 UNION ALL SELECT p.proacl FROM pg_proc p WHERE p.pronamespace = 'ecstats'::regnamespace) o
+		 CROSS JOIN LATERAL aclexplode(o.acl) g
+		 WHERE g.grantee = (SELECT r.oid FROM pg_roles r WHERE r.rolname = role)) $$;
+COMMENT ON FUNCTION ecstats.profile_holds(name) IS 'True where a role has been granted something in schema ecstats.';
+
 -- ecstats.profile_apply: grants or revokes every privilege of a profile.
 CREATE OR REPLACE FUNCTION ecstats.profile_apply(role name, the_profile text, revoke boolean) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -65,8 +77,12 @@ BEGIN
 	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
 		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN first.';
 	END IF;
-	EXECUTE format(CASE WHEN revoke THEN 'REVOKE USAGE ON SCHEMA ecstats, @extschema@ FROM %I'
-						ELSE 'GRANT USAGE ON SCHEMA ecstats, @extschema@ TO %I' END, role);
+	IF NOT revoke THEN
+		EXECUTE format('GRANT USAGE ON SCHEMA ecstats TO %I', role);
+		IF NOT has_schema_privilege(role, '@extschema@', 'USAGE') THEN
+			EXECUTE format('GRANT USAGE ON SCHEMA @extschema@ TO %I', role);
+		END IF;
+	END IF;
 	FOR p IN SELECT * FROM ecstats.profile_privileges() g WHERE g.profile = the_profile LOOP
 		IF p.kind = 'relation' THEN
 			EXECUTE format(verb, p.privileges || coalesce('(' || p.columns || ')', ''), 'TABLE', format('ecstats.%I', p.object), role);
@@ -78,6 +94,9 @@ BEGIN
 			END LOOP;
 		END IF;
 	END LOOP;
+	IF revoke AND NOT ecstats.profile_holds(role) THEN
+		EXECUTE format('REVOKE USAGE ON SCHEMA ecstats FROM %I', role);
+	END IF;
 END
 $$;
 COMMENT ON FUNCTION ecstats.profile_apply(name, text, boolean) IS 'Grants (or revokes) every privilege of a profile; 42501, 22023, 42704.';

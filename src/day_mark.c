@@ -59,13 +59,15 @@ noted_days_create(void)
 }
 
 /*
- * ecstats_restoring tells whether this session loads a dump: pg_dump's scripts switch check_function_bodies off
- * and empty the search path. Anybody may set both, so only a superuser's word counts.
+ * ecstats_restoring tells whether this session loads a dump: pg_dump's scripts switch
+ * check_function_bodies off and empty the search path. Anybody may set both: only a session that began
+ * as superuser is believed.
  */
 bool
 ecstats_restoring(void)
 {
-	return !check_function_bodies && namespace_search_path[0] == '\0' && superuser();
+	return !check_function_bodies && namespace_search_path[0] == '\0' &&
+		   superuser_arg(GetSessionUserId());
 }
 
 /*

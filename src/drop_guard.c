@@ -61,7 +61,8 @@ only_one_creates(void)
 {
 	LOCKTAG tag;
 
-	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) 0x65637374, 0, 2);
+	SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, (uint32) 0x65637374, 0,
+						 3); /* no SQL function takes class 3 */
 	return LockAcquire(&tag, ExclusiveLock, false, true) != LOCKACQUIRE_NOT_AVAIL;
 }
 

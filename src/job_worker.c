@@ -117,6 +117,8 @@ set_session(const JobWorkerArg *arg, const JobRun *run)
 	char *run_id = psprintf(INT64_FORMAT, arg->run_id);
 
 	SetConfigOption("ecstats.due_at", run->due_at, PGC_USERSET, PGC_S_CLIENT);
+	/* What the database or role sets otherwise would make ecstats_daily refuse. */
+	SetConfigOption("default_transaction_isolation", "read committed", PGC_USERSET, PGC_S_CLIENT);
 	SetConfigOption("ecstats.run_id", run_id, PGC_USERSET, PGC_S_CLIENT);
 	SetConfigOption("application_name", application, PGC_USERSET, PGC_S_CLIENT);
 }

@@ -149,10 +149,12 @@ cluster_init "$work/cluster" postgres "fsync = off" "timezone = 'America/New_Yor
 	exit 1
 }
 cluster_env "$work/cluster"
-for name in plain custom; do
+for name in plain single custom; do
 	psql -Xq -d postgres -c "CREATE DATABASE copy_$name TEMPLATE template0 ENCODING 'UTF8'"
 	if [ "$name" = plain ]; then
 		psql -Xq -v ON_ERROR_STOP=1 -d copy_plain -f "$work/plain.sql" > "$work/$name.log" 2>&1
+	elif [ "$name" = single ]; then
+		psql -1 -Xq -v ON_ERROR_STOP=1 -d copy_single -f "$work/plain.sql" > "$work/$name.log" 2>&1
 	else
 		pg_restore -j 2 --exit-on-error -d copy_custom "$work/custom.dump" > "$work/$name.log" 2>&1
 	fi
