@@ -6,10 +6,13 @@
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "utils/timestamp.h"
 
 #include "errors.h"
 
-#define SHOWN_BYTES 60 /* of an offending value in DETAIL */
+#define SHOWN_BYTES 60			  /* of an offending value in DETAIL */
+#define EARLIEST	INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
+#define FUTURE_MAX	USECS_PER_DAY
 
 /*
  * ecstats_fault fills a fault and returns false, so that a rule ends with "return ecstats_fault(…)".
@@ -155,4 +158,22 @@ ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int l
 			"Remove control characters (line ends and tabs are some) at the source.",
 			ecstats_shown(s, len), "%s has a control character at byte %d", column, at + 1);
 	return true;
+}
+
+/*
+ * ecstats_check_instant wants an instant of a plausible year, not more than a day ahead of the clock. now
+ * is the clock, so that the rule stays a function of its arguments.
+ */
+bool
+ecstats_check_instant(EcstatsFault *fault, const char *column, TimestampTz ts, TimestampTz now)
+{
+	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
+		return true;
+	return ecstats_fault(
+		fault, ERRCODE_CHECK_VIOLATION, column,
+		"Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's "
+		"clock.",
+		psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" : timestamptz_to_str(ts)),
+		"%s is %s", column,
+		ts < EARLIEST ? "before 2000-01-01" : "more than 1 day ahead of the clock");
 }

@@ -1,16 +1,13 @@
 /*
  * errors.h
- *		SQLSTATEs of our own (class ZE; everything that has a standard code uses that one), and the
- *		fault: what is wrong with one row, before anybody has decided to raise it. A CHECK raises it,
+ *		The fault: what is wrong with one row, before anybody has decided to raise it. A CHECK raises it,
  *		an intake with on_error => 'quarantine' stores it beside the row.
  */
 #ifndef ECSTATS_ERRORS_H
 #define ECSTATS_ERRORS_H
 
+#include "datatype/timestamp.h"
 #include "utils/elog.h"
-
-/* The database is a copy of another one: nothing leaves it before ecstats_adopt(). */
-#define ERRCODE_ECSTATS_NOT_ADOPTED MAKE_SQLSTATE('Z', 'E', '0', '0', '1')
 
 typedef struct EcstatsFault
 {
@@ -30,5 +27,7 @@ extern char *ecstats_fault_text(const EcstatsFault *fault);
 extern char *ecstats_shown(const char *value, int length);
 extern bool ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len,
 							   int min, int max);
+extern bool ecstats_check_instant(EcstatsFault *fault, const char *column, TimestampTz ts,
+								  TimestampTz now);
 
 #endif /* ECSTATS_ERRORS_H */

@@ -18,27 +18,8 @@
 #define USER_ID_MAX_BYTES  128
 #define EVENT_MAX_BYTES	   64
 #define PAGE_URL_MAX_BYTES 2048
-#define EARLIEST		   INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
-#define FUTURE_MAX		   (USECS_PER_DAY)
 
 PG_FUNCTION_INFO_V1(ecstats_event_check);
-
-/*
- * check_event_time: not before 2000-01-01, not more than a day ahead of the clock.
- */
-static bool
-check_event_time(TimestampTz ts, TimestampTz now, EcstatsFault *fault)
-{
-	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
-		return true;
-	return ecstats_fault(
-		fault, ERRCODE_CHECK_VIOLATION, "event_time",
-		"Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's "
-		"clock.",
-		psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" : timestamptz_to_str(ts)),
-		ts < EARLIEST ? "event_time is before 2000-01-01"
-					  : "event_time is more than 1 day ahead of the clock");
-}
 
 /*
  * check_event_name: [a-z][a-z0-9_.:-]*, 1 to 64 bytes.
@@ -74,7 +55,7 @@ check_event_name(const char *s, int len, EcstatsFault *fault)
 bool
 ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault *fault)
 {
-	return check_event_time(parts->event_time, now, fault) &&
+	return ecstats_check_instant(fault, "event_time", parts->event_time, now) &&
 		   ecstats_check_text(fault, "user_id", parts->user_id, parts->user_id_len, 1,
 							  USER_ID_MAX_BYTES) &&
 		   check_event_name(parts->event, parts->event_len, fault) &&

@@ -99,16 +99,7 @@ read_member(EventDraft *draft, const JsonbValue *key, const JsonbValue *v, Ecsta
 		return v->type == jbvNull || ecstats_json_uuid(v, "event_id", &draft->event_id, fault);
 	}
 	if (ecstats_json_is(key, "extra"))
-	{
-		if (v->type == jbvNull)
-			return true;
-		if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
-			return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "extra",
-								 "Send an object, {} if there is nothing to say.",
-								 ecstats_json_shown(v), "member \"extra\" is not an object");
-		draft->sent_extra = v->val.binary.data;
-		return true;
-	}
+		return v->type == jbvNull || ecstats_json_extra(v, &draft->sent_extra, fault);
 	draft->unknown++;
 	return true;
 }
@@ -122,13 +113,9 @@ read_members(EventDraft *draft, JsonbContainer *element, EcstatsFault *fault)
 	JsonbIterator *it = JsonbIteratorInit(element);
 	JsonbValue key;
 	JsonbValue value;
-	JsonbIteratorToken token;
 
-	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+	while (ecstats_json_next_member(&it, &key, &value))
 	{
-		if (token != WJB_KEY)
-			continue;
-		(void) JsonbIteratorNext(&it, &value, true);
 		if (!read_member(draft, &key, &value, fault))
 			return false;
 	}
@@ -152,13 +139,9 @@ push_members(JsonbParseState **state, JsonbContainer *object, bool unknown_only,
 	JsonbIterator *it = JsonbIteratorInit(object);
 	JsonbValue key;
 	JsonbValue value;
-	JsonbIteratorToken token;
 
-	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
+	while (ecstats_json_next_member(&it, &key, &value))
 	{
-		if (token != WJB_KEY)
-			continue;
-		(void) JsonbIteratorNext(&it, &value, true);
 		if (unknown_only && has_column(&key))
 			continue;
 		if (taken != NULL && findJsonbValueFromContainer(taken, JB_FOBJECT, &key) != NULL)

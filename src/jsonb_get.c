@@ -456,6 +456,40 @@ ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element)
 }
 
 /*
+ * ecstats_json_next_member returns the next member of the object that an iterator walks, its value not
+ * deeper than itself; false at the end.
+ */
+bool
+ecstats_json_next_member(JsonbIterator **it, JsonbValue *key, JsonbValue *value)
+{
+	JsonbIteratorToken token;
+
+	while ((token = JsonbIteratorNext(it, key, true)) != WJB_DONE)
+	{
+		if (token == WJB_KEY)
+		{
+			(void) JsonbIteratorNext(it, value, true);
+			return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * ecstats_json_extra reads the member "extra", which must be an object.
+ */
+bool
+ecstats_json_extra(const JsonbValue *v, JsonbContainer **object, EcstatsFault *fault)
+{
+	if (v->type != jbvBinary || !JsonContainerIsObject(v->val.binary.data))
+		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "extra",
+							 "Send an object, {} if there is nothing to say.",
+							 ecstats_json_shown(v), "member \"extra\" is not an object");
+	*object = v->val.binary.data;
+	return true;
+}
+
+/*
  * json_text returns a document as jsonb prints it.
  */
 static void

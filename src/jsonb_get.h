@@ -23,6 +23,8 @@ typedef struct EcstatsElements
 extern EcstatsElements ecstats_json_elements(Jsonb *payload, int max, const char *what);
 extern bool ecstats_json_next_element(EcstatsElements *elements, JsonbValue *element);
 
+extern bool ecstats_json_next_member(JsonbIterator **it, JsonbValue *key, JsonbValue *value);
+extern bool ecstats_json_extra(const JsonbValue *v, JsonbContainer **object, EcstatsFault *fault);
 extern bool ecstats_check_extra(EcstatsFault *fault, Jsonb *extra);
 extern bool ecstats_json_string(const JsonbValue *v, const char *member, bool numbers,
 								text **result, EcstatsFault *fault);

@@ -19,8 +19,6 @@
 #define ID_MAX_BYTES		128
 #define NAME_MAX_BYTES		128
 #define STATUS_MAX_BYTES	64
-#define EARLIEST			INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
-#define FUTURE_MAX			(USECS_PER_DAY)
 #define AMOUNT_LIMIT		"1e30" /* sums of them stay far from numeric's own limit */
 #define AMOUNT_MAX_DECIMALS 30
 
@@ -33,23 +31,6 @@ static bool
 check_text(const char *column, const text *t, int max, EcstatsFault *fault)
 {
 	return ecstats_check_text(fault, column, VARDATA_ANY(t), VARSIZE_ANY_EXHDR(t), 1, max);
-}
-
-/*
- * check_time: an instant of a plausible year, not more than a day ahead of the clock.
- */
-static bool
-check_time(const char *column, TimestampTz ts, TimestampTz now, EcstatsFault *fault)
-{
-	if (ts >= EARLIEST && ts <= now + FUTURE_MAX)
-		return true;
-	return ecstats_fault(
-		fault, ERRCODE_CHECK_VIOLATION, column,
-		"Timestamps are seconds, or milliseconds from 1e11 on; check the unit and the sender's "
-		"clock.",
-		psprintf("Value: %s.", TIMESTAMP_NOT_FINITE(ts) ? "infinity" : timestamptz_to_str(ts)),
-		"%s is %s", column,
-		ts < EARLIEST ? "before 2000-01-01" : "more than 1 day ahead of the clock");
 }
 
 /*
@@ -137,14 +118,14 @@ ecstats_order_check_parts(const OrderLineParts *line, TimestampTz now, EcstatsFa
 {
 	return check_text("order_id", line->order_id, ID_MAX_BYTES, fault) &&
 		   check_line_no(line->line_no, fault) &&
-		   check_time("order_time", line->order_time, now, fault) &&
+		   ecstats_check_instant(fault, "order_time", line->order_time, now) &&
 		   (line->user_id == NULL || check_text("user_id", line->user_id, ID_MAX_BYTES, fault)) &&
 		   check_text("product_id", line->product_id, ID_MAX_BYTES, fault) &&
 		   check_text("region", line->region, NAME_MAX_BYTES, fault) &&
 		   check_text("channel", line->channel, NAME_MAX_BYTES, fault) &&
 		   check_money(line->quantity, line->amount, fault) &&
 		   check_text("status", line->status, STATUS_MAX_BYTES, fault) &&
-		   (!line->paid || check_time("paid_time", line->paid_time, now, fault)) &&
+		   (!line->paid || ecstats_check_instant(fault, "paid_time", line->paid_time, now)) &&
 		   ecstats_check_extra(fault, line->extra);
 }
 

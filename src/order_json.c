@@ -154,43 +154,40 @@ read_head(OrderDraft *draft, JsonbContainer *order, EcstatsFault *fault)
 }
 
 /*
+ * push_others copies the members of an object that are not among known; NULL: all of them.
+ */
+static void
+push_others(JsonbParseState **state, JsonbContainer *object, const char *const *known)
+{
+	JsonbIterator *it = JsonbIteratorInit(object);
+	JsonbValue key;
+	JsonbValue value;
+
+	while (ecstats_json_next_member(&it, &key, &value))
+	{
+		if (known != NULL && is_among(&key, known))
+			continue;
+		(void) pushJsonbValue(state, WJB_KEY, &key);
+		(void) pushJsonbValue(state, WJB_VALUE, &value);
+	}
+}
+
+/*
  * push_unknown copies the members of an object that have no column, and those of its "extra".
  */
 static bool
 push_unknown(JsonbParseState **state, JsonbContainer *object, const char *const *known,
 			 EcstatsFault *fault)
 {
-	JsonbIterator *it = JsonbIteratorInit(object);
-	JsonbValue key;
-	JsonbValue value;
-	JsonbIteratorToken token;
 	JsonbValue *extra = get(object, "extra");
+	JsonbContainer *members;
 
-	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
-	{
-		if (token != WJB_KEY)
-			continue;
-		(void) JsonbIteratorNext(&it, &value, true);
-		if (is_among(&key, known))
-			continue;
-		(void) pushJsonbValue(state, WJB_KEY, &key);
-		(void) pushJsonbValue(state, WJB_VALUE, &value);
-	}
+	push_others(state, object, known);
 	if (extra == NULL)
 		return true;
-	if (extra->type != jbvBinary || !JsonContainerIsObject(extra->val.binary.data))
-		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "extra",
-							 "Send an object, {} if there is nothing to say.",
-							 ecstats_json_shown(extra), "member \"extra\" is not an object");
-	it = JsonbIteratorInit(extra->val.binary.data);
-	while ((token = JsonbIteratorNext(&it, &key, true)) != WJB_DONE)
-	{
-		if (token != WJB_KEY)
-			continue;
-		(void) JsonbIteratorNext(&it, &value, true);
-		(void) pushJsonbValue(state, WJB_KEY, &key);
-		(void) pushJsonbValue(state, WJB_VALUE, &value);
-	}
+	if (!ecstats_json_extra(extra, &members, fault))
+		return false;
+	push_others(state, members, NULL);
 	return true;
 }
 
@@ -220,7 +217,7 @@ read_item(OrderDraft *draft, const JsonbValue *item, int position, TimestampTz n
 {
 	JsonbContainer *object;
 	JsonbValue *v;
-	Datum amount = (Datum) 0;	/* for compilers that do not see that it is set */
+	Datum amount = (Datum) 0; /* for compilers that do not see that it is set */
 
 	if (item->type != jbvBinary || !JsonContainerIsObject(item->val.binary.data))
 		return ecstats_fault(fault, ERRCODE_INVALID_PARAMETER_VALUE, "items",
