@@ -597,7 +597,9 @@ walk_range(Walk *walk, int from, int to)
 		}
 		ecstats_template_lookup(host, walk->stack, walk->depth, node->text, &value);
 		if (node->kind == TEMPLATE_VARIABLE)
-			going = host->value(host->context, &value, &walk->tree->filters[node->first_filter],
+			going = host->value(host->context, &value,
+								node->filter_count > 0 ? &walk->tree->filters[node->first_filter]
+													   : NULL,
 								node->filter_count);
 		else if (node->kind == TEMPLATE_SECTION && is_true(&value))
 			going = walk_section(walk, i, &value);
