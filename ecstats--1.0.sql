@@ -1962,20 +1962,6 @@ CREATE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
 	LANGUAGE sql STABLE AS $$ SELECT c.abnormal_statuses FROM ecstats.config c $$;
 COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
 
--- ecstats.rollup_figures: the figures of a range of time, writing nothing.
-CREATE FUNCTION ecstats.rollup_figures(day date, from_time timestamptz, to_time timestamptz)
-	RETURNS ecstats.daily_kpi
-	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT ecstats.rollup_kpi(day,
-		(SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b))
-		   FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', false) e
-		  WHERE e.kind IN ('t', 'v')),
-		(SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind')
-		   FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
-		  WHERE o.kind IN ('t', 'r', 'a', 'p'))) $$;
-COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
-	'Figures of the instants from_time to before to_time as a row of daily_kpi (new_user_count 0), computed from raw rows; writes nothing.';
-
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot.
 CREATE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi
@@ -4651,23 +4637,38 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.day_must_have_ended(date, timestamptz) IS '22023 unless the business day is over at an instant.';
 
--- ecstats.pipeline_figures: the figures of a day that is not closed, with its new users. Writes nothing.
+-- ecstats.pipeline_figures: the figures of a day that is not closed, with its new users, from one scan of its
+-- events. Writes nothing.
 CREATE FUNCTION ecstats.pipeline_figures(the_day date) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
-	k ecstats.daily_kpi := ecstats.rollup_figures(the_day, ecstats.day_start(the_day), ecstats.day_start(the_day + 1));
+	k ecstats.daily_kpi;
+	from_time timestamptz := ecstats.day_start(the_day);
+	to_time timestamptz := ecstats.day_start(the_day + 1);
 	-- Days that have ended and are not closed yet know their users only as raw rows.
 	open_days date[] := array(SELECT ecstats.rollup_open_days(the_day));
+	event_totals jsonb;
+	order_totals jsonb;
+	new_users bigint;
 BEGIN
-	k.new_user_count := (
-		SELECT count(*)
-		  FROM (SELECT u.name FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), '{}', '{}', true) u
-				 WHERE u.kind = 'u'
-				EXCEPT
-				SELECT u.name FROM unnest(open_days) d
-				 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
-				 WHERE u.kind = 'u') new
-		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < the_day));
+	WITH e AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', true)
+	)
+	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
+		   (SELECT count(*)
+			  FROM (SELECT e.name FROM e WHERE e.kind = 'u'
+					EXCEPT
+					SELECT u.name FROM unnest(open_days) d
+					 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
+					 WHERE u.kind = 'u') new
+			 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < the_day))
+	  INTO event_totals, new_users;
+	SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') INTO order_totals
+	  FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
+	 WHERE o.kind IN ('t', 'r', 'a', 'p');
+
+	k := ecstats.rollup_kpi(the_day, event_totals, order_totals);
+	k.new_user_count := new_users;
 	RETURN k;
 END
 $$;
@@ -5057,8 +5058,10 @@ BEGIN
 	RETURN NEXT;
 
 	component := 'events';
-	strays := array(SELECT d FROM ecstats.event_stray_days() d WHERE NOT ecstats.day_partition_taken(d));
-	lost := array(SELECT d FROM ecstats.event_stray_days() d WHERE ecstats.day_partition_taken(d));
+	SELECT coalesce(array_agg(d ORDER BY d) FILTER (WHERE NOT ecstats.day_partition_taken(d)), '{}'),
+		   coalesce(array_agg(d ORDER BY d) FILTER (WHERE ecstats.day_partition_taken(d)), '{}')
+	  INTO strays, lost
+	  FROM ecstats.event_stray_days() d;
 	n := (SELECT count(*) FROM pg_partition_tree('ecstats.events') p WHERE p.isleaf) - 1;
 	detail := format('%s day partitions', n);
 	status := 'ok';

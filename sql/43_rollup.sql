@@ -49,20 +49,6 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
 	LANGUAGE sql STABLE AS $$ SELECT c.abnormal_statuses FROM ecstats.config c $$;
 COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
 
--- ecstats.rollup_figures: the figures of a range of time, writing nothing.
-CREATE OR REPLACE FUNCTION ecstats.rollup_figures(day date, from_time timestamptz, to_time timestamptz)
-	RETURNS ecstats.daily_kpi
-	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT ecstats.rollup_kpi(day,
-		(SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b))
-		   FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', false) e
-		  WHERE e.kind IN ('t', 'v')),
-		(SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind')
-		   FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
-		  WHERE o.kind IN ('t', 'r', 'a', 'p'))) $$;
-COMMENT ON FUNCTION ecstats.rollup_figures(date, timestamptz, timestamptz) IS
-	'Figures of the instants from_time to before to_time as a row of daily_kpi (new_user_count 0), computed from raw rows; writes nothing.';
-
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot.
 CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi

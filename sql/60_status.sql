@@ -25,8 +25,10 @@ BEGIN
 	RETURN NEXT;
 
 	component := 'events';
-	strays := array(SELECT d FROM ecstats.event_stray_days() d WHERE NOT ecstats.day_partition_taken(d));
-	lost := array(SELECT d FROM ecstats.event_stray_days() d WHERE ecstats.day_partition_taken(d));
+	SELECT coalesce(array_agg(d ORDER BY d) FILTER (WHERE NOT ecstats.day_partition_taken(d)), '{}'),
+		   coalesce(array_agg(d ORDER BY d) FILTER (WHERE ecstats.day_partition_taken(d)), '{}')
+	  INTO strays, lost
+	  FROM ecstats.event_stray_days() d;
 	n := (SELECT count(*) FROM pg_partition_tree('ecstats.events') p WHERE p.isleaf) - 1;
 	detail := format('%s day partitions', n);
 	status := 'ok';
