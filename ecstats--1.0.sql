@@ -5142,6 +5142,8 @@ DECLARE
 	dead bigint;
 	failed bigint;
 	oldest interval;
+	operators text;
+	fault text;
 	beat timestamptz := (SELECT max(p.last_beat) FROM ecstats.pushers p);
 	held text;
 BEGIN
@@ -5172,14 +5174,15 @@ BEGIN
 	hint := CASE WHEN held IS NOT NULL THEN 'SELECT channel, error, response FROM ecstats.delivery_attempts ORDER BY started_at DESC LIMIT 10 says why' END;
 	RETURN NEXT;
 
-	SELECT CASE WHEN c.name IS NULL THEN 'does not exist' WHEN NOT c.enabled THEN 'is disabled' END, f.operators_channel
-	  INTO status, detail
+	SELECT f.operators_channel, CASE WHEN c.name IS NULL THEN 'does not exist' WHEN NOT c.enabled THEN 'is disabled' END
+	  INTO operators, fault
 	  FROM ecstats.config f LEFT JOIN ecstats.channels c ON c.name = f.operators_channel;
-	IF detail IS NULL OR status IS NOT NULL THEN
+	IF operators IS NULL OR fault IS NOT NULL THEN
 		component := 'operators';
-		detail := coalesce(format('the operators'' channel "%s" %s', detail, status), 'nobody is told of failures');
+		status := CASE WHEN operators IS NULL THEN 'warn' ELSE 'error' END;
+		detail := CASE WHEN operators IS NULL THEN 'nobody is told of failures'
+					   ELSE format('the operators'' channel "%s" %s', operators, fault) END;
 		hint := 'UPDATE ecstats.config SET operators_channel = a name in ecstats.channels';
-		status := CASE WHEN status IS NULL THEN 'warn' ELSE 'error' END;
 		RETURN NEXT;
 	END IF;
 

@@ -109,3 +109,13 @@ SELECT ecstats_render('["{{n | money}}"]', '{"n": 1234.5}'), ecstats_render('["{
 -- one bad amount cannot stop the days
 INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('x', 1, '2026-03-02', 'p', 1, 9e131071);
 INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('x', 1, '2026-03-02', 'p', 1, 1e-31);
+
+-- who is told of failures: nobody, somebody who is not there, one who is disabled, one who listens
+UPDATE ecstats.config SET operators_channel = NULL;
+SELECT status, detail FROM ecstats_status() WHERE component = 'operators';
+UPDATE ecstats.config SET operators_channel = 'nobody';
+SELECT status, detail FROM ecstats_status() WHERE component = 'operators';
+UPDATE ecstats.config SET operators_channel = 'off';
+SELECT status, detail FROM ecstats_status() WHERE component = 'operators';
+UPDATE ecstats.config SET operators_channel = 'ops';
+SELECT status, detail FROM ecstats_status() WHERE component = 'operators';
