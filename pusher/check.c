@@ -17,6 +17,14 @@ static const char check_sql[] =
 	"'ecstats.delivery_claim(text,integer)', 'ecstats.delivery_settle(text,jsonb)',"
 	" 'ecstats.pusher_beat(text)']) AS f";
 
+/* Only a database with sources has these. */
+static const char check_source_sql[] =
+	"SELECT f, COALESCE(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure(f), "
+	"'EXECUTE'), pg_catalog.to_regprocedure('ecstats.source_claim(text,integer)') IS NULL),"
+	" pg_catalog.to_regprocedure(f) IS NOT NULL FROM pg_catalog.unnest(ARRAY["
+	"'ecstats.source_claim(text,integer)',"
+	" 'ecstats.source_receive(text,bigint,integer,jsonb)']) AS f";
+
 static const char check_tick_sql[] =
 	"SELECT 'ecstats_tick', COALESCE(pg_catalog.has_function_privilege("
 	"pg_catalog.to_regproc('ecstats_tick'), 'EXECUTE'), false),"
@@ -58,6 +66,8 @@ check_run(const Config *config)
 	if (code == EXIT_SUCCESS)
 	{
 		if (!check_rights(pq, check_sql))
+			code = EXIT_DATABASE;
+		if (!check_rights(pq, check_source_sql))
 			code = EXIT_DATABASE;
 		if (config->tick && !check_rights(pq, check_tick_sql))
 			code = EXIT_DATABASE;
@@ -155,8 +165,12 @@ check_rights(PGconn *pq, const char *sql)
 		bool may = PQgetvalue(result, row, 1)[0] == 't';
 		bool exists = PQgetvalue(result, row, 2)[0] == 't';
 
-		printf("%s  %s%s\n", may ? "ok    " : "failed", PQgetvalue(result, row, 0),
-			   may		? ""
+		printf("%s  %s%s\n",
+			   !may		? "failed"
+			   : exists ? "ok    "
+						: "off   ",
+			   PQgetvalue(result, row, 0),
+			   may		? exists ? "" : ": no such function in this older extension, no fetches"
 			   : exists ? ": this role may not call it (ecstats_grant, profile pusher)"
 						: ": no such function");
 		all = all && may;

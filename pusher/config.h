@@ -31,6 +31,8 @@ typedef struct Config
 	int64_t reconnect_max;
 	int64_t drain_timeout;
 	int64_t max_response;
+	int64_t max_fetch;
+	int64_t receive_timeout;
 	int64_t tick;
 	int64_t log_level;
 	int64_t log_format;

@@ -13,6 +13,7 @@
 
 #include "delivery.h"
 #include "log.h"
+#include "row.h"
 #include "text.h"
 
 #define BATCH_MAX		100	  /* results a settle takes */
@@ -27,6 +28,12 @@ const char delivery_claim_sql[] =
 /* Argument: worker, results. */
 const char delivery_settle_sql[] =
 	"SELECT delivery_id, attempt, outcome FROM ecstats.delivery_settle($1, $2)";
+
+/* What tells when to come back. */
+static const HttpKeep headers_kept[HTTP_HEADERS_KEPT] = {{"retry-after", 200, false},
+														 {"x-ogw-ratelimit-reset", 200, false},
+														 {"x-ratelimit-reset-after", 200, false},
+														 {"content-type", 200, false}};
 
 enum
 {
@@ -65,12 +72,10 @@ struct Deliveries
 };
 
 static void delivery_start(Deliveries *d, const PGresult *claimed, int row);
-static struct curl_slist *headers_parse(const char *text, bool *valid);
-static void delivery_done(void *arg, const HttpResult *result);
+static void delivery_done(void *arg, HttpResult *result);
 static void delivery_log(const Delivery *delivery, const HttpResult *result);
 static json_t *result_json(const Delivery *delivery, const HttpResult *result);
 static void batch_drop(Deliveries *d);
-static const char *value(const PGresult *result, int row, int column);
 
 /*
  * deliveries_create makes an empty set that sends through http.
@@ -143,25 +148,25 @@ static void
 delivery_start(Deliveries *d, const PGresult *claimed, int row)
 {
 	Delivery *delivery = calloc(1, sizeof(Delivery));
-	const char *transport = value(claimed, row, COL_TRANSPORT);
-	int64_t timeout = strtoll(value(claimed, row, COL_TIMEOUT), NULL, 10);
+	const char *transport = row_text(claimed, row, COL_TRANSPORT);
+	int64_t timeout = strtoll(row_text(claimed, row, COL_TIMEOUT), NULL, 10);
 	HttpResult failure = {.error_kind = "other"};
-	HttpRequest request;
+	HttpRequest request = {.keep = headers_kept};
 	bool valid;
 
 	delivery->owner = d;
-	delivery->id = strtoll(value(claimed, row, COL_ID), NULL, 10);
-	delivery->attempt = strtoll(value(claimed, row, COL_ATTEMPT), NULL, 10);
-	url_mask(value(claimed, row, COL_URL), delivery->target, sizeof(delivery->target));
+	delivery->id = strtoll(row_text(claimed, row, COL_ID), NULL, 10);
+	delivery->attempt = strtoll(row_text(claimed, row, COL_ATTEMPT), NULL, 10);
+	url_mask(row_text(claimed, row, COL_URL), delivery->target, sizeof(delivery->target));
 	d->nflight++;
 
 	request.method =
-		PQgetisnull(claimed, row, COL_METHOD) ? "POST" : value(claimed, row, COL_METHOD);
-	request.url = value(claimed, row, COL_URL);
-	request.body = value(claimed, row, COL_BODY);
+		PQgetisnull(claimed, row, COL_METHOD) ? "POST" : row_text(claimed, row, COL_METHOD);
+	request.url = row_text(claimed, row, COL_URL);
+	request.body = row_text(claimed, row, COL_BODY);
 	request.timeout = timeout > 0 ? timeout : DEFAULT_TIMEOUT;
-	request.allow_private = value(claimed, row, COL_PRIVATE)[0] == 't';
-	request.headers = headers_parse(value(claimed, row, COL_HEADERS), &valid);
+	request.allow_private = row_text(claimed, row, COL_PRIVATE)[0] == 't';
+	request.headers = row_headers(claimed, row, COL_HEADERS, &valid);
 
 	if (strcmp(transport, "http") != 0)
 		snprintf(failure.error, sizeof(failure.error), "this pusher has no transport \"%.40s\"",
@@ -178,37 +183,10 @@ delivery_start(Deliveries *d, const PGresult *claimed, int row)
 }
 
 /*
- * headers_parse turns a JSON array of lines into libcurl's list; the caller owns it.
- */
-static struct curl_slist *
-headers_parse(const char *text, bool *valid)
-{
-	struct curl_slist *list = NULL;
-	json_t *lines;
-	json_t *line;
-	size_t i;
-
-	*valid = true;
-	if (text[0] == '\0')
-		return NULL;
-	lines = json_loads(text, 0, NULL);
-	*valid = json_is_array(lines);
-	json_array_foreach(lines, i, line)
-	{
-		if (json_is_string(line))
-			list = curl_slist_append(list, json_string_value(line));
-		else
-			*valid = false;
-	}
-	json_decref(lines);
-	return list;
-}
-
-/*
  * delivery_done keeps an outcome for the next settle.
  */
 static void
-delivery_done(void *arg, const HttpResult *result)
+delivery_done(void *arg, HttpResult *result)
 {
 	Delivery *delivery = arg;
 	Deliveries *d = delivery->owner;
@@ -304,8 +282,8 @@ deliveries_settled(Deliveries *d, const PGresult *outcome)
 	int row;
 
 	for (row = 0; row < PQntuples(outcome); row++)
-		log_write(LOG_INFO, "delivery %s attempt %s settled: %s", value(outcome, row, 0),
-				  value(outcome, row, 1), value(outcome, row, 2));
+		log_write(LOG_INFO, "delivery %s attempt %s settled: %s", row_text(outcome, row, 0),
+				  row_text(outcome, row, 1), row_text(outcome, row, 2));
 	batch_drop(d);
 	if (d->unsettled == NULL)
 		d->one_by_one = false;
@@ -385,13 +363,4 @@ batch_drop(Deliveries *d)
 		free(delivery);
 	}
 	d->unsettled_tail = link;
-}
-
-/*
- * value returns a field as text, empty for null.
- */
-static const char *
-value(const PGresult *result, int row, int column)
-{
-	return PQgetvalue(result, row, column);
 }

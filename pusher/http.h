@@ -12,9 +12,16 @@
 
 #define HTTP_RESPONSE_KEPT 4096 /* bytes of an answer that are reported */
 #define HTTP_HEADERS_KEPT  4
-#define HTTP_HEADER_SIZE   200
 
 typedef struct Http Http;
+
+/* A header line of the answer that is reported. */
+typedef struct HttpKeep
+{
+	const char *name; /* in lower case */
+	size_t size;	  /* bytes of its value that are kept, with the terminator */
+	bool list;		  /* several lines of this name are one list; else the last counts */
+} HttpKeep;
 
 /* Strings are borrowed for the call; the list of header lines is taken over. */
 typedef struct HttpRequest
@@ -25,25 +32,33 @@ typedef struct HttpRequest
 	struct curl_slist *headers;
 	int64_t timeout; /* ms, whole request */
 	bool allow_private;
+	int64_t max_body;	  /* bytes of the answer that are wanted; 0: only its beginning */
+	const HttpKeep *keep; /* HTTP_HEADERS_KEPT rows, static; those without a name are unused */
 } HttpRequest;
 
-/* What happened. error_kind is one of the contract's words or NULL; the text is clean UTF-8. */
+/*
+ * What happened. error_kind is one of the contract's words or NULL; the text is clean UTF-8. All is
+ * borrowed for the call, but body may be taken over by setting it to NULL.
+ */
 typedef struct HttpResult
 {
 	long status; /* 0: no answer began */
 	const char *error_kind;
 	bool request_sent; /* at least a part of the request may have left */
 	char error[512];
-	char response[HTTP_RESPONSE_KEPT + 1];
+	char response[HTTP_RESPONSE_KEPT + 1]; /* the beginning, without max_body */
+	char *body;							   /* the whole, with max_body; NULL: none came */
+	size_t body_length;
+	bool truncated; /* broken off because it is too long */
 	struct
 	{
 		const char *name;
-		char value[HTTP_HEADER_SIZE];
+		char *value;
 	} headers[HTTP_HEADERS_KEPT];
 	int64_t elapsed; /* ms */
 } HttpResult;
 
-typedef void (*HttpDone)(void *arg, const HttpResult *result);
+typedef void (*HttpDone)(void *arg, HttpResult *result);
 
 /* Strings are borrowed until the next http_configure; empty means none. */
 typedef struct HttpSettings

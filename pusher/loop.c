@@ -11,12 +11,16 @@
 #include "loop.h"
 #include "notify.h"
 #include "session.h"
+#include "source.h"
 #include "text.h"
 
 static void pusher_init(Pusher *p, Config *config, const CommandLine *cmd, Signals *signals);
 static void pusher_configure(Pusher *p);
 static void signals_take(Pusher *p);
 static void pusher_reload(Pusher *p);
+static int requests_open(const Pusher *p);
+static int outcomes_held(const Pusher *p);
+static void deadlines_look(Pusher *p);
 static void wakes_expire(Pusher *p);
 static bool wake_due(Pusher *p, Wake wake, int64_t now);
 static int wakes_nearest(Pusher *p);
@@ -42,22 +46,25 @@ loop_run(Config *config, const CommandLine *cmd, Signals *signals)
 		signals_take(&p);
 		wakes_expire(&p);
 		database_next(&p);
+		sources_next(&p);
 		ticker_next(&p);
 		if (p.done || pusher_finished(&p))
 			break;
 		loop_poll(&p);
 	}
 
-	if (deliveries_in_flight(p.deliveries) || deliveries_unsettled(p.deliveries))
+	if (requests_open(&p) || outcomes_held(&p))
 	{
 		log_write(LOG_ERROR, "given up: %d requests without an answer, %d outcomes not settled",
-				  deliveries_in_flight(p.deliveries), deliveries_unsettled(p.deliveries));
+				  requests_open(&p), outcomes_held(&p));
 		if (p.exit_code == EXIT_SUCCESS)
 			p.exit_code = EXIT_DATABASE;
 	}
 	log_write(LOG_INFO, "stopped");
 	http_free(p.http);
 	deliveries_free(p.deliveries);
+	fetches_free(p.fetches);
+	pgconn_free(p.sources);
 	pgconn_free(p.ticker);
 	pgconn_free(p.db);
 	free(p.fds);
@@ -88,6 +95,8 @@ pusher_init(Pusher *p, Config *config, const CommandLine *cmd, Signals *signals)
 	}
 	p->http = http_create();
 	p->deliveries = deliveries_create(p->http);
+	p->fetches = fetches_create(p->http);
+	p->sources = pgconn_create("sources", sources_event, p);
 	p->wake[WAKE_BEAT] = monotonic_ms();
 	if (watchdog)
 		p->wake[WAKE_WATCHDOG] = monotonic_ms();
@@ -111,7 +120,10 @@ pusher_configure(Pusher *p)
 	pgconn_configure(p->db, &database);
 	if (p->ticker)
 		pgconn_configure(p->ticker, &database);
+	pgconn_configure(p->sources, &database);
+	p->sources_ready = false;
 	http_configure(p->http, &http);
+	fetches_configure(p->fetches, c->max_fetch);
 }
 
 /*
@@ -128,7 +140,7 @@ signals_take(Pusher *p)
 	if (p->signals->stops == 1 && !p->stopping)
 	{
 		log_write(LOG_INFO, "stopping: %d requests in flight, %d outcomes to settle",
-				  deliveries_in_flight(p->deliveries), deliveries_unsettled(p->deliveries));
+				  requests_open(p), outcomes_held(p));
 		notify_send("STOPPING=1");
 		p->stopping = true;
 		p->wake[WAKE_DRAIN] = monotonic_ms() + p->config->drain_timeout;
@@ -157,8 +169,38 @@ pusher_reload(Pusher *p)
 	}
 	config_reload(p->config, fresh);
 	pusher_configure(p);
-	p->want_claim = true;
+	p->want_claim = p->want_fetch = true;
 	log_write(LOG_INFO, "settings reloaded");
+}
+
+/*
+ * requests_open counts the requests without an answer.
+ */
+static int
+requests_open(const Pusher *p)
+{
+	return deliveries_in_flight(p->deliveries) + fetches_in_flight(p->fetches);
+}
+
+/*
+ * outcomes_held counts the answers that the database has not taken yet.
+ */
+static int
+outcomes_held(const Pusher *p)
+{
+	return deliveries_unsettled(p->deliveries) + fetches_held(p->fetches);
+}
+
+/*
+ * deadlines_look notes the deadlines that the parts keep themselves.
+ */
+static void
+deadlines_look(Pusher *p)
+{
+	p->wake[WAKE_DATABASE] = pgconn_deadline(p->db);
+	p->wake[WAKE_TICKER] = p->ticker ? pgconn_deadline(p->ticker) : 0;
+	p->wake[WAKE_SOURCES] = pgconn_deadline(p->sources);
+	p->wake[WAKE_CURL] = http_deadline(p->http);
 }
 
 /*
@@ -169,9 +211,7 @@ wakes_expire(Pusher *p)
 {
 	int64_t now = monotonic_ms();
 
-	p->wake[WAKE_DATABASE] = pgconn_deadline(p->db);
-	p->wake[WAKE_TICKER] = p->ticker ? pgconn_deadline(p->ticker) : 0;
-	p->wake[WAKE_CURL] = http_deadline(p->http);
+	deadlines_look(p);
 
 	if (wake_due(p, WAKE_DRAIN, now))
 	{
@@ -179,7 +219,7 @@ wakes_expire(Pusher *p)
 		return;
 	}
 	if (wake_due(p, WAKE_POLL, now))
-		p->want_claim = true;
+		p->want_claim = p->want_fetch = true;
 	if (wake_due(p, WAKE_TICK, now))
 	{
 		p->tick_due = true;
@@ -190,6 +230,10 @@ wakes_expire(Pusher *p)
 		pgconn_expire(p->db);
 	if (wake_due(p, WAKE_TICKER, now))
 		pgconn_expire(p->ticker);
+	if (wake_due(p, WAKE_SOURCES, now))
+		pgconn_expire(p->sources);
+	if (wake_due(p, WAKE_SOURCES_IDLE, now))
+		sources_rest(p);
 	if (wake_due(p, WAKE_CURL, now))
 		http_expire(p->http);
 	if (wake_due(p, WAKE_WATCHDOG, now))
@@ -223,9 +267,7 @@ wakes_nearest(Pusher *p)
 	int64_t nearest = -1;
 	int i;
 
-	p->wake[WAKE_DATABASE] = pgconn_deadline(p->db);
-	p->wake[WAKE_TICKER] = p->ticker ? pgconn_deadline(p->ticker) : 0;
-	p->wake[WAKE_CURL] = http_deadline(p->http);
+	deadlines_look(p);
 	for (i = 0; i < WAKE_COUNT; i++)
 	{
 		int64_t left = p->wake[i] - now;
@@ -259,7 +301,8 @@ wake_by(Pusher *p, Wake wake, int64_t at)
 static bool
 pusher_finished(const Pusher *p)
 {
-	if (deliveries_in_flight(p->deliveries) || deliveries_unsettled(p->deliveries))
+	if (deliveries_in_flight(p->deliveries) || deliveries_unsettled(p->deliveries) ||
+		!sources_finished(p))
 		return false;
 	/* A claim under way may bring rows, which then have to go out. */
 	if (p->running == SQL_CLAIM || (p->ticker && pgconn_busy(p->ticker)))
@@ -274,10 +317,11 @@ static void
 loop_poll(Pusher *p)
 {
 	int nsockets = http_sockets(p->http);
-	int need = nsockets + 3;
+	int need = nsockets + 4;
 	int n = nsockets;
 	int db = -1;
 	int ticker = -1;
+	int sources = -1;
 	int signal_pipe;
 	int i;
 	char drain[64];
@@ -294,6 +338,8 @@ loop_poll(Pusher *p)
 		db = n++;
 	if (p->ticker && pgconn_pollfd(p->ticker, &p->fds[n]))
 		ticker = n++;
+	if (pgconn_pollfd(p->sources, &p->fds[n]))
+		sources = n++;
 	signal_pipe = n;
 	p->fds[n++] = (struct pollfd){.fd = p->signals->fd, .events = POLLIN};
 
@@ -318,4 +364,6 @@ loop_poll(Pusher *p)
 		pgconn_pump(p->db, p->fds[db].revents);
 	if (ticker >= 0)
 		pgconn_pump(p->ticker, p->fds[ticker].revents);
+	if (sources >= 0)
+		pgconn_pump(p->sources, p->fds[sources].revents);
 }

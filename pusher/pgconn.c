@@ -126,6 +126,16 @@ pgconn_open(PgConn *conn)
 }
 
 /*
+ * pgconn_close ends the session; another begins with pgconn_open only. The handler is not told.
+ */
+void
+pgconn_close(PgConn *conn)
+{
+	log_write(LOG_DEBUG, "%s: session closed", conn->label);
+	session_drop(conn);
+}
+
+/*
  * pgconn_lose gives the session up, tells the handler, and plans the next attempt.
  */
 void
@@ -195,6 +205,15 @@ bool
 pgconn_busy(const PgConn *conn)
 {
 	return conn->state == STATE_BUSY;
+}
+
+/*
+ * pgconn_closed says whether there is no session and none is going to be tried.
+ */
+bool
+pgconn_closed(const PgConn *conn)
+{
+	return conn->state == STATE_OFF && conn->retry_at == 0;
 }
 
 /*

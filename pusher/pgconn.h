@@ -45,12 +45,14 @@ extern PgConn *pgconn_create(const char *label, PgHandler handler, void *arg);
 extern void pgconn_free(PgConn *conn);
 extern void pgconn_configure(PgConn *conn, const PgSettings *settings);
 extern void pgconn_open(PgConn *conn);
+extern void pgconn_close(PgConn *conn);
 extern void pgconn_lose(PgConn *conn, const char *reason);
 extern void pgconn_healthy(PgConn *conn);
 extern bool pgconn_send(PgConn *conn, const char *sql, int nparams, const char *const *values,
 						int64_t timeout);
 extern bool pgconn_idle(const PgConn *conn);
 extern bool pgconn_busy(const PgConn *conn);
+extern bool pgconn_closed(const PgConn *conn);
 extern bool pgconn_connected(const PgConn *conn);
 extern int pgconn_failures(const PgConn *conn);
 extern bool pgconn_pollfd(const PgConn *conn, struct pollfd *out);

@@ -12,12 +12,18 @@
 #include "log.h"
 #include "notify.h"
 #include "session.h"
+#include "source.h"
 
-static const char *const statement_names[] = {"version", "listen", "settle", "claim", "beat"};
+static const char *const statement_names[] = {"version", "listen", "settle",
+											  "claim",	 "fetch",  "beat"};
 
 /* statement_timeout lets the server give up a little before we count the session as dead. */
 static const char hello_sql[] =
-	"SELECT ecstats_version(), pg_catalog.set_config('statement_timeout', $1, false)";
+	"SELECT ecstats_version(), pg_catalog.set_config('statement_timeout', $1, false),"
+	" pg_catalog.count(o) OPERATOR(pg_catalog.=) 2, COALESCE(pg_catalog.bool_and("
+	"pg_catalog.has_function_privilege(o, 'EXECUTE')), false)"
+	" FROM (VALUES (pg_catalog.to_regprocedure('ecstats.source_claim(text,integer)')),"
+	" (pg_catalog.to_regprocedure('ecstats.source_receive(text,bigint,integer,jsonb)'))) f(o)";
 static const char beat_sql[] =
 	"SELECT extract(epoch FROM ecstats.pusher_beat($1) - pg_catalog.clock_timestamp()) * 1000";
 static const char tick_sql[] = "CALL ecstats_tick(wait => false)";
@@ -35,12 +41,14 @@ static void statement_send(Pusher *p, Statement statement, const char *sql, int 
 						   const char *const *values);
 static void hello_send(Pusher *p);
 static void settle_send(Pusher *p);
-static void claim_send(Pusher *p);
+static void claims_next(Pusher *p);
+static void claim_send(Pusher *p, Statement statement);
 static void database_lost(Pusher *p);
 static void statement_done(Pusher *p, Statement statement, const PGresult *result);
 static void statement_failed(Pusher *p, Statement statement, const PGresult *result);
 static void hello_done(Pusher *p, const PGresult *result);
 static void claim_done(Pusher *p, const PGresult *result);
+static void claim_empty(Pusher *p);
 static void beat_done(Pusher *p, const PGresult *result);
 
 /*
@@ -73,8 +81,25 @@ database_next(Pusher *p)
 	}
 	else if (deliveries_unsettled(p->deliveries) && statement_free(p, SQL_SETTLE))
 		settle_send(p);
+	else
+		claims_next(p);
+}
+
+/*
+ * claims_next claims deliveries or pages; in turn, so that neither keeps the other from the requests
+ * that become free.
+ */
+static void
+claims_next(Pusher *p)
+{
+	bool fetch = p->want_fetch && sources_room(p) > 0 && statement_free(p, SQL_FETCH);
+
+	if (fetch && p->fetch_turn)
+		claim_send(p, SQL_FETCH);
 	else if (p->want_claim && claim_room(p) > 0 && statement_free(p, SQL_CLAIM))
-		claim_send(p);
+		claim_send(p, SQL_CLAIM);
+	else if (fetch)
+		claim_send(p, SQL_FETCH);
 }
 
 /*
@@ -83,12 +108,16 @@ database_next(Pusher *p)
 static int
 claim_room(const Pusher *p)
 {
+	int fetches = fetches_in_flight(p->fetches);
+
 	if (p->stopping)
 		return 0;
 	/* With --once --tick the scheduler's turn comes first. */
 	if (p->once && p->ticker && (p->tick_due || pgconn_busy(p->ticker)))
 		return 0;
-	return (int) p->config->concurrency - deliveries_in_flight(p->deliveries) -
+	if (fetches > sources_share(p))
+		fetches = sources_share(p);
+	return (int) p->config->concurrency - fetches - deliveries_in_flight(p->deliveries) -
 		   deliveries_unsettled(p->deliveries);
 }
 
@@ -143,20 +172,28 @@ settle_send(Pusher *p)
 }
 
 /*
- * claim_send asks for as many deliveries as there is room for.
+ * claim_send asks for as many deliveries, or pages, as there is room for.
  */
 static void
-claim_send(Pusher *p)
+claim_send(Pusher *p, Statement statement)
 {
+	bool fetch = statement == SQL_FETCH;
 	char rows[16];
 	const char *values[] = {p->config->worker, rows};
+	int room = fetch ? sources_room(p) : claim_room(p);
 
-	p->asked = claim_room(p);
-	snprintf(rows, sizeof(rows), "%d", p->asked);
+	snprintf(rows, sizeof(rows), "%d", room);
 	/* What is notified from here on needs another claim. */
-	p->want_claim = false;
-	p->wake[WAKE_POLL] = monotonic_ms() + p->config->poll_interval;
-	statement_send(p, SQL_CLAIM, delivery_claim_sql, 2, values);
+	if (fetch)
+		p->want_fetch = false;
+	else
+	{
+		p->want_claim = false;
+		p->asked = room;
+	}
+	p->fetch_turn = !fetch;
+	wake_by(p, WAKE_POLL, monotonic_ms() + p->config->poll_interval);
+	statement_send(p, statement, fetch ? fetch_claim_sql : delivery_claim_sql, 2, values);
 }
 
 /*
@@ -174,7 +211,7 @@ database_event(PgConn *conn, PgEvent event, const PGresult *result, void *arg)
 		case PG_CONNECTED:
 			break;
 		case PG_NOTIFIED:
-			p->want_claim = true;
+			p->want_claim = p->want_fetch = true;
 			break;
 		case PG_LOST:
 			database_lost(p);
@@ -198,7 +235,8 @@ database_event(PgConn *conn, PgEvent event, const PGresult *result, void *arg)
 static void
 database_lost(Pusher *p)
 {
-	bool holds = deliveries_in_flight(p->deliveries) || deliveries_unsettled(p->deliveries);
+	bool holds = deliveries_in_flight(p->deliveries) || deliveries_unsettled(p->deliveries) ||
+				 fetches_in_flight(p->fetches) || fetches_held(p->fetches);
 
 	p->running = SQL_NONE;
 	p->greeted = false;
@@ -227,7 +265,7 @@ statement_done(Pusher *p, Statement statement, const PGresult *result)
 		case SQL_LISTEN:
 			/* What was queued while nobody listened is found by claiming once. */
 			p->listening = true;
-			p->want_claim = true;
+			p->want_claim = p->want_fetch = true;
 			pgconn_healthy(p->db);
 			log_write(LOG_INFO, "connected");
 			notify_send("STATUS=connected");
@@ -239,6 +277,10 @@ statement_done(Pusher *p, Statement statement, const PGresult *result)
 			break;
 		case SQL_CLAIM:
 			claim_done(p, result);
+			break;
+		case SQL_FETCH:
+			if (sources_claim_done(p, result) == 0)
+				claim_empty(p);
 			break;
 		case SQL_BEAT:
 			beat_done(p, result);
@@ -263,6 +305,8 @@ statement_failed(Pusher *p, Statement statement, const PGresult *result)
 		return;
 	if (statement == SQL_CLAIM || statement == SQL_SETTLE)
 		p->want_claim = true;
+	if (statement == SQL_FETCH)
+		p->want_fetch = true;
 	if (failure == PG_FAIL_CONNECTION)
 		return;
 	log_write(failure == PG_FAIL_RETRY ? LOG_INFO : LOG_ERROR,
@@ -283,7 +327,9 @@ statement_failed(Pusher *p, Statement statement, const PGresult *result)
 	if (failure == PG_FAIL_BUG && p->once)
 	{
 		p->exit_code = EXIT_DATABASE;
-		if (statement != SQL_SETTLE && statement != SQL_BEAT)
+		if (statement == SQL_FETCH)
+			p->fetching = false; /* deliveries still go out */
+		else if (statement != SQL_SETTLE && statement != SQL_BEAT)
 			p->done = true;
 	}
 }
@@ -308,6 +354,7 @@ hello_done(Pusher *p, const PGresult *result)
 	}
 	if (older)
 		log_write(LOG_WARN, "the extension's version %s is older than this pusher", version);
+	sources_found(p, result);
 	p->greeted = true;
 }
 
@@ -322,9 +369,18 @@ claim_done(Pusher *p, const PGresult *result)
 	p->drained = rows == 0;
 	if (rows > 0 && rows >= p->asked)
 		p->want_claim = true;
-	/* Nothing now: ask when there will be something, unless that was asked just before. */
 	if (rows == 0)
-		wake_by(p, WAKE_BEAT, p->wake[WAKE_BEAT] - p->config->beat_interval + LOOK_AGAIN);
+		claim_empty(p);
+}
+
+/*
+ * claim_empty asks, when nothing is due now, when there will be something, unless that was asked
+ * just before.
+ */
+static void
+claim_empty(Pusher *p)
+{
+	wake_by(p, WAKE_BEAT, p->wake[WAKE_BEAT] - p->config->beat_interval + LOOK_AGAIN);
 }
 
 /*

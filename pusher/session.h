@@ -11,6 +11,7 @@
 
 #include "config.h"
 #include "delivery.h"
+#include "fetch.h"
 #include "http.h"
 #include "loop.h"
 #include "pgconn.h"
@@ -18,15 +19,17 @@
 /* Why the loop wakes up; the nearest of these is how long poll() may sleep. */
 typedef enum Wake
 {
-	WAKE_POLL,	   /* claim, though nothing was notified */
-	WAKE_BEAT,	   /* sign of life */
-	WAKE_HELD,	   /* a statement that failed may be tried again */
-	WAKE_TICK,	   /* next minute of the scheduler */
-	WAKE_DATABASE, /* connection: dead, or to be tried again */
-	WAKE_TICKER,   /* the same of the scheduler's connection */
-	WAKE_CURL,	   /* libcurl's own timer */
-	WAKE_WATCHDOG, /* service manager */
-	WAKE_DRAIN,	   /* stopping has taken too long */
+	WAKE_POLL,		   /* claim, though nothing was notified */
+	WAKE_BEAT,		   /* sign of life */
+	WAKE_HELD,		   /* a statement that failed may be tried again */
+	WAKE_TICK,		   /* next minute of the scheduler */
+	WAKE_DATABASE,	   /* connection: dead, or to be tried again */
+	WAKE_TICKER,	   /* the same of the scheduler's connection */
+	WAKE_SOURCES,	   /* and of the sources' */
+	WAKE_SOURCES_IDLE, /* which is closed when it has nothing to do */
+	WAKE_CURL,		   /* libcurl's own timer */
+	WAKE_WATCHDOG,	   /* service manager */
+	WAKE_DRAIN,		   /* stopping has taken too long */
 	WAKE_COUNT
 } Wake;
 
@@ -36,6 +39,7 @@ typedef enum Statement
 	SQL_LISTEN,
 	SQL_SETTLE,
 	SQL_CLAIM,
+	SQL_FETCH,
 	SQL_BEAT,
 	SQL_COUNT,
 	SQL_NONE = SQL_COUNT
@@ -47,20 +51,30 @@ typedef struct Pusher
 	const CommandLine *cmd;
 	Signals *signals;
 	PgConn *db;
-	PgConn *ticker; /* NULL without the setting tick */
+	PgConn *ticker;	 /* NULL without the setting tick */
+	PgConn *sources; /* hands pages over; open while there are some */
 	Http *http;
 	Deliveries *deliveries;
+	Fetches *fetches;
 	struct pollfd *fds;
 	int fds_room;
 	int64_t wake[WAKE_COUNT]; /* monotonic ms, 0 never */
 	int64_t held[SQL_COUNT];  /* not before, monotonic ms */
+	int64_t receive_held;	  /* the same, for the hand-over of a page */
 	Statement running;
 	int asked; /* rows of the last claim */
 	bool once;
 	bool greeted;
 	bool listening;
 	bool want_claim;
-	bool drained; /* the last claim found nothing */
+	bool drained;		   /* the last claim found nothing */
+	bool fetching;		   /* the database knows sources */
+	bool fetching_refused; /* it was said that it does not */
+	bool want_fetch;
+	bool fetch_turn; /* the last claim was of deliveries */
+	bool fetches_drained;
+	bool sources_ready; /* its session is set up */
+	bool receiving;		/* it has been given a page */
 	bool tick_due;
 	bool stopping;
 	bool done;

@@ -49,6 +49,93 @@ utf8_clean(const char *in, size_t length, char *out, size_t size)
 }
 
 /*
+ * utf8_clean_in_place does the same to a buffer that has room for a terminator at text[length]. A
+ * byte order mark at the beginning is taken off. Returns the new length.
+ */
+size_t
+utf8_clean_in_place(char *text, size_t length)
+{
+	size_t i = 0;
+
+	if (length >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+	{
+		length -= 3;
+		memmove(text, text + 3, length);
+	}
+	while (i < length)
+	{
+		bool cut = false;
+		size_t step = utf8_length((const unsigned char *) text + i, length - i, &cut);
+
+		if (cut)
+			break;
+		if (step == 0)
+			text[i++] = '?';
+		else
+			i += step;
+	}
+	text[i] = '\0';
+	return i;
+}
+
+/*
+ * json_quote returns head, clean text as a JSON string, and tail, in a buffer of exactly that size
+ * which the caller frees; NULL without memory. For long texts, of which a library would make several
+ * copies.
+ */
+char *
+json_quote(const char *head, const char *text, size_t length, const char *tail)
+{
+	static const char hex[] = "0123456789abcdef";
+	size_t before = strlen(head);
+	size_t size = before + length + strlen(tail) + 3;
+	size_t i;
+	char *out;
+	char *p;
+
+	for (i = 0; i < length; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c == '"' || c == '\\' || c == '\n' || c == '\r' || c == '\t')
+			size += 1;
+		else if (c < 0x20)
+			size += 5;
+	}
+	out = malloc(size);
+	if (out == NULL)
+		return NULL;
+	memcpy(out, head, before);
+	p = out + before;
+	*p++ = '"';
+	for (i = 0; i < length; i++)
+	{
+		unsigned char c = (unsigned char) text[i];
+
+		if (c >= 0x20 && c != '"' && c != '\\')
+		{
+			*p++ = (char) c;
+			continue;
+		}
+		*p++ = '\\';
+		if (c == '"' || c == '\\')
+			*p++ = (char) c;
+		else if (c == '\n' || c == '\r' || c == '\t')
+			*p++ = c == '\n' ? 'n' : c == '\r' ? 'r' : 't';
+		else
+		{
+			memcpy(p, "u00", 3);
+			p[3] = hex[c >> 4];
+			p[4] = hex[c & 15];
+			p += 5;
+		}
+	}
+	*p++ = '"';
+	strcpy(p, tail);
+	return out;
+}
+
+/*
  * utf8_length returns the length of the valid sequence at p, or 0 if there is none. *cut is set
  * when what is there is only the beginning of a sequence.
  */

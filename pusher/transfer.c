@@ -21,18 +21,21 @@
 
 #define CONNECTION_MAX_IDLE 20L /* s; shorter than what servers commonly keep */
 
-static const char *const headers_kept[HTTP_HEADERS_KEPT] = {
-	"retry-after", "x-ogw-ratelimit-reset", "x-ratelimit-reset-after", "content-type"};
+#define BODY_ROOM_FIRST 16384 /* bytes; doubled as more comes, whatever the answer promises */
 
 static bool transfer_options(Transfer *t, const HttpSettings *settings, const HttpRequest *request);
 static bool request_check(const HttpRequest *request, char *why, size_t size);
 static void method_set(Transfer *t, const HttpRequest *request);
 static const char *error_kind(const Transfer *t, CURLcode code);
 static void error_text(Transfer *t, CURLcode code);
+static void body_finish(Transfer *t, CURLcode code);
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address);
 static int on_before_request(void *arg, char *peer, char *local, int peer_port, int local_port);
 static size_t on_body(char *data, size_t size, size_t count, void *arg);
+static bool body_collect(Transfer *t, const char *data, size_t length);
 static size_t on_header(char *data, size_t size, size_t count, void *arg);
+static void header_keep(Transfer *t, int i, const char *value, size_t length);
+static void headers_forget(Transfer *t);
 
 /*
  * transfer_create makes a request that is ready to be started. If it cannot be, easy is NULL and
@@ -46,7 +49,10 @@ transfer_create(const HttpSettings *settings, const HttpRequest *request, HttpDo
 	t->done = done;
 	t->arg = arg;
 	t->started = monotonic_ms();
-	t->max_response = settings->max_response;
+	t->collects = request->max_body > 0;
+	t->limit = t->collects ? request->max_body : settings->max_response;
+	t->max_headers = settings->max_response;
+	t->keep = request->keep;
 	t->headers = request->headers;
 	t->body = strdup(request->body);
 	t->allow_private = request->allow_private;
@@ -134,6 +140,9 @@ transfer_options(Transfer *t, const HttpSettings *settings, const HttpRequest *r
 	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
 	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request);
 	curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+	/* Compressed pages are undone piece by piece; the limit is for what comes out. */
+	if (t->collects)
+		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
 	/* Set even when empty: else http_proxy and no_proxy of the environment would be asked. */
 	curl_easy_setopt(easy, CURLOPT_PROXY, settings->proxy);
 	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
@@ -200,13 +209,33 @@ transfer_finish(Transfer *t, CURLcode code)
 	r->elapsed = monotonic_ms() - t->started;
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &r->status);
 	r->request_sent = t->began;
-	utf8_clean(t->raw, t->kept, r->response, sizeof(r->response));
+	r->truncated = t->too_large;
+	if (t->collects)
+		body_finish(t, code);
+	else
+		utf8_clean(t->raw, t->kept, r->response, sizeof(r->response));
 	if (code != CURLE_OK)
 	{
 		r->error_kind = error_kind(t, code);
 		error_text(t, code);
 	}
 	t->done(t->arg, r);
+}
+
+/*
+ * body_finish makes the collected body clean text. Of an answer that broke, which nobody may take
+ * for a page, only the beginning is left.
+ */
+static void
+body_finish(Transfer *t, CURLcode code)
+{
+	HttpResult *r = &t->result;
+
+	if (r->body == NULL)
+		return;
+	if (code != CURLE_OK && !t->too_large && t->kept > HTTP_RESPONSE_KEPT)
+		t->kept = HTTP_RESPONSE_KEPT;
+	r->body_length = utf8_clean_in_place(r->body, t->kept);
 }
 
 /*
@@ -217,6 +246,8 @@ error_kind(const Transfer *t, CURLcode code)
 {
 	if (t->too_large)
 		return "too_large";
+	if (t->no_memory)
+		return "other";
 	if (t->repeated)
 		return "reset";
 	if (t->refused && !t->began && !t->opened)
@@ -265,8 +296,9 @@ error_text(Transfer *t, CURLcode code)
 	char raw[sizeof(t->result.error)];
 
 	if (t->too_large)
-		snprintf(raw, sizeof(raw), "the answer is longer than %lld bytes",
-				 (long long) t->max_response);
+		snprintf(raw, sizeof(raw), "the answer is longer than %lld bytes", (long long) t->limit);
+	else if (t->no_memory)
+		snprintf(raw, sizeof(raw), "out of memory");
 	else if (t->repeated)
 		snprintf(raw, sizeof(raw), "the connection broke before an answer began");
 	else if (t->refused && !t->opened)
@@ -287,6 +319,8 @@ transfer_free(Transfer *t)
 	if (t->easy)
 		curl_easy_cleanup(t->easy);
 	curl_slist_free_all(t->headers);
+	headers_forget(t);
+	free(t->result.body);
 	free(t->body);
 	free(t);
 }
@@ -338,21 +372,28 @@ on_before_request(void *arg, char *peer, char *local, int peer_port, int local_p
 }
 
 /*
- * on_body keeps the beginning of the answer and breaks off an endless one.
+ * on_body keeps the answer, or its beginning, and breaks off one that is too long.
  */
 static size_t
 on_body(char *data, size_t size, size_t count, void *arg)
 {
 	Transfer *t = arg;
 	size_t length = size * count;
-	size_t keep = sizeof(t->raw) - t->kept;
+	size_t most = t->collects ? (size_t) t->limit : sizeof(t->raw);
+	size_t keep = most - t->kept;
 
 	t->received += length;
 	if (keep > length)
 		keep = length;
-	memcpy(t->raw + t->kept, data, keep);
+	if (!t->collects)
+		memcpy(t->raw + t->kept, data, keep);
+	else if (!body_collect(t, data, keep))
+	{
+		t->no_memory = true;
+		return 0;
+	}
 	t->kept += keep;
-	if (t->received > (size_t) t->max_response)
+	if (t->received > (size_t) t->limit)
 	{
 		t->too_large = true;
 		return 0;
@@ -361,8 +402,35 @@ on_body(char *data, size_t size, size_t count, void *arg)
 }
 
 /*
- * on_header keeps the few header lines that tell when to come back. A status line begins anew:
- * what a 1xx answer said does not count.
+ * body_collect appends to the collected body; there is always room for a terminator. The length
+ * that the answer announces is not believed. False without memory.
+ */
+static bool
+body_collect(Transfer *t, const char *data, size_t length)
+{
+	size_t need = t->kept + length + 1;
+	size_t room = t->body_room ? t->body_room : BODY_ROOM_FIRST;
+	char *body;
+
+	while (room < need)
+		room *= 2;
+	if (room > (size_t) t->limit + 1)
+		room = (size_t) t->limit + 1;
+	if (room != t->body_room)
+	{
+		body = realloc(t->result.body, room);
+		if (body == NULL)
+			return false;
+		t->result.body = body;
+		t->body_room = room;
+	}
+	memcpy(t->result.body + t->kept, data, length);
+	return true;
+}
+
+/*
+ * on_header keeps the few header lines that were asked for. A status line begins anew: what a 1xx
+ * answer said does not count.
  */
 static size_t
 on_header(char *data, size_t size, size_t count, void *arg)
@@ -374,28 +442,70 @@ on_header(char *data, size_t size, size_t count, void *arg)
 	size_t end = length;
 	int i;
 
-	t->received += length;
-	if (t->received > (size_t) t->max_response)
+	t->header_bytes += length;
+	if (t->header_bytes > (size_t) t->max_headers)
 	{
 		t->too_large = true;
 		return 0;
 	}
 	if (length >= 5 && strncmp(data, "HTTP/", 5) == 0)
 	{
-		memset(t->result.headers, 0, sizeof(t->result.headers));
+		headers_forget(t);
 		return length;
 	}
-	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
+	for (i = 0; i < HTTP_HEADERS_KEPT && t->keep[i].name; i++)
 	{
-		name = strlen(headers_kept[i]);
-		if (length <= name || data[name] != ':' || strncasecmp(data, headers_kept[i], name) != 0)
+		name = strlen(t->keep[i].name);
+		if (length <= name || data[name] != ':' || strncasecmp(data, t->keep[i].name, name) != 0)
 			continue;
 		for (begin = name + 1; begin < end && isspace((unsigned char) data[begin]); begin++)
 			;
 		while (end > begin && isspace((unsigned char) data[end - 1]))
 			end--;
-		t->result.headers[i].name = headers_kept[i];
-		utf8_clean(data + begin, end - begin, t->result.headers[i].value, HTTP_HEADER_SIZE);
+		header_keep(t, i, data + begin, end - begin);
 	}
 	return length;
+}
+
+/*
+ * header_keep stores a header line's value, behind what an earlier line of a list said.
+ */
+static void
+header_keep(Transfer *t, int i, const char *value, size_t length)
+{
+	const HttpKeep *keep = &t->keep[i];
+	char *old = t->result.headers[i].value;
+	size_t used = 0;
+	size_t room;
+	char *out;
+
+	if (keep->list && old)
+		used = strlen(old) + 2;
+	if (used + 1 >= keep->size)
+		return;
+	room = keep->size - used < length + 1 ? keep->size - used : length + 1;
+	out = realloc(old, used + room);
+	if (out == NULL)
+		abort();
+	if (used)
+		memcpy(out + used - 2, ", ", 2);
+	utf8_clean(value, length, out + used, room);
+	t->result.headers[i].name = keep->name;
+	t->result.headers[i].value = out;
+}
+
+/*
+ * headers_forget frees the header lines that were kept.
+ */
+static void
+headers_forget(Transfer *t)
+{
+	int i;
+
+	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
+	{
+		free(t->result.headers[i].value);
+		t->result.headers[i].value = NULL;
+		t->result.headers[i].name = NULL;
+	}
 }

@@ -14,17 +14,23 @@ typedef struct Transfer
 	char *body;
 	HttpDone done;
 	void *arg;
-	int64_t started;	  /* monotonic ms */
-	int64_t max_response; /* bytes */
+	int64_t started;	 /* monotonic ms */
+	int64_t limit;		 /* bytes of the answer's body */
+	int64_t max_headers; /* bytes of its header lines */
+	const HttpKeep *keep;
 	bool allow_private;
 	bool proxied;
 	bool opened;	/* a socket to an allowed address was made */
 	bool refused;	/* an address was refused */
 	bool began;		/* the request was about to be written */
 	bool repeated;	/* libcurl wanted to write it once more */
-	bool too_large; /* the answer passed max_response */
-	size_t received;
-	size_t kept;
+	bool too_large; /* the answer passed its limit */
+	bool no_memory;
+	bool collects;	 /* the whole body is wanted */
+	size_t received; /* bytes of the body, decoded */
+	size_t header_bytes;
+	size_t kept; /* bytes in raw, or else in result.body */
+	size_t body_room;
 	char raw[HTTP_RESPONSE_KEPT];
 	char curl_error[CURL_ERROR_SIZE];
 	HttpResult result;
