@@ -2,6 +2,7 @@
 # Process tests of the pusher: prints "ok N - …" and "not ok N - …" lines, exits 1 if any failed.
 # Needs a server with the extension installed, reached by PG* as a superuser. Everything is on
 # 127.0.0.1. ECSTATS_PUSHER names the binary (default: the one that 'make' builds).
+# ECSTATS_PUSHER_TESTS="test_paging test_sizes" selects.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 export ECSTATS_PUSHER=${ECSTATS_PUSHER:-$here/../../pusher/ecstats-pusher}
