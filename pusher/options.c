@@ -208,7 +208,8 @@ config_print_help(void)
 {
 	int i;
 
-	printf("ecstats-pusher carries the messages of ecstats from the database to their targets.\n\n"
+	printf("ecstats-pusher carries the messages of ecstats from the database to their targets,\n"
+		   "and the pages of HTTP sources into it.\n\n"
 		   "Usage: ecstats-pusher [OPTION]...\n\n"
 		   "  -d, --dsn STRING       connection string or URI\n"
 		   "  -c, --config FILE      settings, one \"key = value\" a line; SIGHUP reads it again\n"

@@ -53,6 +53,7 @@ main(void)
 {
 	char out[300];
 	char *dsn;
+	char *quoted;
 	size_t i;
 
 	for (i = 0; i < sizeof(urls) / sizeof(urls[0]); i++)
@@ -69,6 +70,27 @@ main(void)
 	expect("NUL", out, "a?b");
 	utf8_clean("日日日", 9, out, 8);
 	expect("no room for the last character", out, "日日");
+
+	for (i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++)
+	{
+		strcpy(out, bytes[i][0]);
+		utf8_clean_in_place(out, strlen(out));
+		expect("bytes in place", out, bytes[i][1]);
+	}
+	memcpy(out, "\xEF\xBB\xBF\xEF\xBB\xBF{\0", 8);
+	if (utf8_clean_in_place(out, 8) != 5)
+		wrong += printf("# the length of what is cleaned in place\n") > 0;
+	expect("one byte order mark", out, "\xEF\xBB\xBF{?");
+	out[0] = 'x';
+	utf8_clean_in_place(out, 0);
+	expect("nothing", out, "");
+
+	quoted = json_quote("[", "a\"\\/\b\t\n\r\x1f\x7f日", 13, "]");
+	expect("quoted", quoted, "[\"a\\\"\\\\/\\u0008\\t\\n\\r\\u001f\x7f日\"]");
+	free(quoted);
+	quoted = json_quote("", "", 0, "");
+	expect("nothing quoted", quoted, "\"\"");
+	free(quoted);
 
 	dsn = dsn_mask("host=h password='a b' sslpassword=x dbname=d");
 	expect("dsn", dsn, "password=******** dbname=d host=h sslpassword=********");
