@@ -74,6 +74,9 @@ sources_room(const Pusher *p)
 
 	if (!p->fetching || p->stopping)
 		return 0;
+	/* While pages wait for the database there is no point in more: their leases would run out. */
+	if (fetches_held(p->fetches) > 1)
+		return 0;
 	if (p->once && p->ticker && (p->tick_due || pgconn_busy(p->ticker)))
 		return 0;
 	if (room > PAGES_MOST)
