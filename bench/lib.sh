@@ -1,0 +1,85 @@
+# Sourced: a private cluster to measure in, pairs of runs, ratios.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=../test/lib/find_pg.sh
+. "$root/test/lib/find_pg.sh"
+# shellcheck source=../test/lib/cluster.sh
+. "$root/test/lib/cluster.sh"
+PG_CONFIG=$(find_pg) || exit 1
+bindir=$("$PG_CONFIG" --bindir)
+export PG_CONFIG PATH="$bindir:$PATH"
+missed=0
+
+# bench_begin [SETTING…]: makes and starts the cluster, with nothing in it that would write by itself, and
+# database bench with the extension. It ends with the script.
+bench_begin()
+{
+	work=$(mktemp -d "${BENCH_DIR:-/tmp}/ecstats_bench.XXXXXX")
+	chmod 755 "$work"
+	trap bench_end EXIT
+	trap 'exit 130' INT TERM
+	mkdir "$work/cluster"
+	[ "$(id -u)" -ne 0 ] || chown "$(cluster_user)" "$work/cluster"
+	cluster_init "$work/cluster" postgres "shared_buffers = 2GB" "max_wal_size = 16GB" "checkpoint_timeout = 1h" \
+		"fsync = off" "autovacuum = off" "jit = off" "timezone = 'UTC'" "log_timezone = 'UTC'" \
+		"max_locks_per_transaction = 512" "$@" || exit 1
+	cluster_start "$work/cluster" || exit 1
+	cluster_env "$work/cluster"
+	psql -Xqc "CREATE DATABASE bench" || exit 1
+	export PGDATABASE=bench
+	quiet "CREATE EXTENSION ecstats" "UPDATE ecstats.config SET timezone = 'Asia/Shanghai'" || exit 1
+	echo "$(psql -XAtc 'SHOW server_version'), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg)"
+}
+
+bench_end()
+{
+	cluster_stop "$work/cluster"
+	rm -rf "$work"
+}
+
+# quiet STATEMENT…: runs them, each in a transaction of its own.
+quiet()
+{
+	local statement args=()
+	for statement in "$@"; do args+=(-c "$statement"); done
+	PGOPTIONS="-c client_min_messages=warning" psql -Xq -v ON_ERROR_STOP=1 "${args[@]}" > /dev/null
+}
+
+# milliseconds STATEMENT…: how long the last one takes, as psql sees it.
+milliseconds()
+{
+	local statement args=()
+	for statement in "$@"; do args+=(-c "$statement"); done
+	PGOPTIONS="-c client_min_messages=warning" psql -XqAt -v ON_ERROR_STOP=1 -c '\timing on' "${args[@]}" |
+		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n 1
+}
+
+# pairs TEXT GOAL A B: runs the commands A and B, which print a number each, by turns: a warm-up, then
+# $PAIRS pairs. Prints the median of A / B, its range, and whether GOAL ("<= 1.10" or ">= 4") is met.
+pairs()
+{
+	local text=$1 goal=$2 a=$3 b=$4 i one two list=$work/pairs
+	: > "$list"
+	for ((i = 0; i <= ${PAIRS:-5}; i++)); do
+		one=$($a) && two=$($b) || return 1
+		[ -n "$one" ] && [ -n "$two" ] || return 1
+		[ -n "${VERBOSE:-}" ] && echo "#   $i: $one $two" >&2
+		[ "$i" -eq 0 ] || echo "$one $two" >> "$list"
+	done
+	verdict "$text" "$goal" < "$list" || missed=$((missed + 1))
+}
+
+# verdict TEXT GOAL reads lines "A B" and judges the median of A / B.
+verdict()
+{
+	/usr/bin/python3 -c '
+import statistics, sys
+text, (sign, wanted) = sys.argv[1], sys.argv[2].split()
+rows = [tuple(map(float, line.split())) for line in sys.stdin]
+ratios = [a / b for a, b in rows]
+middle = statistics.median(ratios)
+met = middle <= float(wanted) if sign == "<=" else middle >= float(wanted)
+print("%-64s %6.2f  (%.2f - %.2f)  goal %s %s  %s   [%.0f : %.0f]" % (text, middle, min(ratios), max(ratios),
+      sign, wanted, "met" if met else "MISSED", statistics.median(a for a, b in rows), statistics.median(b for a, b in rows)))
+sys.exit(not met)' "$@"
+}
