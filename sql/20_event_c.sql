@@ -14,3 +14,8 @@ CREATE OR REPLACE FUNCTION ecstats.event_parse(payload jsonb, raise boolean)
 COMMENT ON FUNCTION ecstats.event_parse(jsonb, boolean) IS
 	'One row an element of an event payload (an object or an array of at most 100,000): columns of ecstats.events, or sqlstate, reason and the element. raise: the first bad element is an error.';
 
+
+CREATE OR REPLACE FUNCTION ecstats.event_days_ready(at timestamptz) RETURNS boolean
+	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'ecstats_event_days_ready';
+COMMENT ON FUNCTION ecstats.event_days_ready(timestamptz) IS
+	'True where each business day from 7 before at''s to the day after it has its partition.';

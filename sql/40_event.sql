@@ -2,7 +2,7 @@
 -- Intake of events as JSON.
 
 -- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
--- tomorrow) and have none. Cheap when all are there, which is nearly always. Where a lock was busy, this
+-- tomorrow) and have none. Called when one of these days lacks its partition. Where a lock was busy, this
 -- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms. Within a
 -- transaction block none are made: everybody would wait for its end.
 CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
@@ -11,8 +11,7 @@ DECLARE
 	today date := ecstats.day_of(at);
 	d date;
 BEGIN
-	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.day_partition_exists(today + i))
-		OR ecstats.in_transaction_block()
+	IF ecstats.in_transaction_block()
 		OR extract(epoch FROM at) < nullif(current_setting('ecstats.next_partition_try', true), '')::numeric THEN
 		RETURN;
 	END IF;
@@ -43,6 +42,27 @@ CREATE OR REPLACE FUNCTION ecstats.event_conflicts(payload jsonb)
 COMMENT ON FUNCTION ecstats.event_conflicts(jsonb) IS
 	'Elements of a payload whose key is stored with other content.';
 
+-- ecstats.event_quarantine: stores the valid elements and keeps the others as rejects. One statement, so that
+-- every element is judged once, by one reading of the clock.
+CREATE OR REPLACE FUNCTION ecstats.event_quarantine(payload jsonb, OUT valid bigint, OUT stored bigint)
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH parsed AS MATERIALIZED (
+		SELECT * FROM ecstats.event_parse(payload, false)
+	), stored_rows AS (
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+		  FROM parsed p WHERE p.sqlstate IS NULL
+		ON CONFLICT DO NOTHING
+		RETURNING 1
+	), rejected AS (
+		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+		SELECT 'track', p.payload_element, p.sqlstate, p.reason
+		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
+	)
+	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows) FROM parsed p $$;
+COMMENT ON FUNCTION ecstats.event_quarantine(jsonb) IS
+	'Stores the valid elements of a payload and puts the others into ecstats.rejects; how many are valid, and how many of these were stored.';
+
 -- ecstats_track: stores one event or an array of them.
 -- Arguments: payload, an object {event, timestamp, user_id, page_url?, extra?, event_id?} or an array of at
 -- most 100,000; on_error 'raise' (the first bad element is an error and nothing is stored) or 'quarantine'.
@@ -60,24 +80,19 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
-
-	WITH parsed AS MATERIALIZED (
-		SELECT * FROM ecstats.event_parse(payload, raise_errors)
-	), stored_rows AS (
+	IF NOT ecstats.event_days_ready(clock_timestamp()) THEN
+		PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
+	END IF;
+	IF raise_errors THEN		-- all of them are valid, or this does not return
 		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
 		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
-		  FROM parsed p WHERE p.sqlstate IS NULL
-		ON CONFLICT DO NOTHING
-		RETURNING 1
-	), rejected AS (
-		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
-		SELECT 'track', p.payload_element, p.sqlstate, p.reason
-		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
-	)
-	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows)
-	  INTO valid, stored
-	  FROM parsed p;
+		  FROM ecstats.event_parse(payload, true) p
+		ON CONFLICT DO NOTHING;
+		GET DIAGNOSTICS stored = ROW_COUNT;
+		valid := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
+	ELSE
+		SELECT q.valid, q.stored INTO valid, stored FROM ecstats.event_quarantine(payload) q;
+	END IF;
 
 	IF stored < valid THEN
 		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload) LOOP
