@@ -130,11 +130,15 @@ CREATE TABLE ecstats.day_state (
 	unseen		xid[] NOT NULL DEFAULT '{}',
 	cluster		bigint NOT NULL,
 	partitioned	boolean NOT NULL DEFAULT false,
-	frozen		boolean NOT NULL DEFAULT false
+	frozen		boolean NOT NULL DEFAULT false,
+	events_dropped	boolean NOT NULL DEFAULT false,
+	orders_dropped	boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
 COMMENT ON COLUMN ecstats.day_state.partitioned IS 'The day had a partition of its own when it was computed';
 COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never computed again';
+COMMENT ON COLUMN ecstats.day_state.events_dropped IS 'Its events were dropped by config.event_retention; what came since then stays';
+COMMENT ON COLUMN ecstats.day_state.orders_dropped IS 'Its order lines were dropped by config.order_retention; what came since then stays';
 
