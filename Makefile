@@ -4,6 +4,8 @@
 #   make install        install both (as root)
 #   make demo           the main job, end to end, in ./.demo     (make demo-stop)
 #   make check          set-up, then every test
+#   make bench          measured ratios, in some minutes (bench/README.md)
+#   make fuzz           the fuzz targets, FUZZ_SECONDS each (test/fuzz/run.sh)
 
 EXTENSION = ecstats
 MODULE_big = ecstats
@@ -16,6 +18,7 @@ OBJS = \
 	src/day.o \
 	src/day_mark.o \
 	src/drop_guard.o \
+	src/intake_text.o \
 	src/jsonb_get.o \
 	src/event.o \
 	src/event_json.o \
@@ -104,14 +107,14 @@ all: pusher
 
 # The targets that bring the tools themselves run before there is a pg_config (and PGXS has a
 # 'check' of its own).
-OWN_GOALS = check check-layers check-sql sql style demo demo-stop setup
+OWN_GOALS = check check-layers check-sql sql style demo demo-stop setup bench fuzz
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 endif
 
 # PGXS does not know which headers an object was made from: a changed one rebuilds everything.
-HEADERS = $(addprefix src/,ecstats.h errors.h compat.h jsonb_get.h event.h order.h rollup.h cron_expr.h \
+HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h cron_expr.h \
 	job.h template.h template_document.h template_error.h template_filter.h)
 $(OBJS): $(HEADERS)
 
@@ -120,7 +123,7 @@ $(OBJS): $(HEADERS)
 # the install script must refuse to take over an object that somebody planted.
 ASSEMBLE = sed -E 's/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW|AGGREGATE|TRIGGER)/CREATE \1/' $(SQL_PIECES)
 
-.PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup
+.PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup bench fuzz
 sql:
 	$(ASSEMBLE) > ecstats--1.0.sql
 
@@ -161,3 +164,9 @@ demo:
 
 demo-stop:
 	@bash demo/stop.sh
+
+bench: setup
+	@bash bench/intake.sh && bash bench/maintain.sh
+
+fuzz: setup
+	@bash test/fuzz/run.sh long

@@ -9,6 +9,7 @@
 #include "utils/timestamp.h"
 
 #include "errors.h"
+#include "intake_text.h"
 
 #define SHOWN_BYTES 60			  /* of an offending value in DETAIL */
 #define EARLIEST	INT64CONST(0) /* 2000-01-01 00:00 UTC, PostgreSQL's epoch */
@@ -113,28 +114,6 @@ ecstats_shown(const char *value, int length)
 }
 
 /*
- * find_control returns the offset of the first control character (C0, DEL; C1 too in UTF-8), -1 where
- * there is none. Every server encoding keeps ASCII bytes for ASCII characters.
- */
-static int
-find_control(const char *s, int len)
-{
-	bool utf8 = GetDatabaseEncoding() == PG_UTF8;
-	int i;
-
-	for (i = 0; i < len; i++)
-	{
-		unsigned char c = (unsigned char) s[i];
-
-		if (c < 0x20 || c == 0x7f)
-			return i;
-		if (utf8 && c == 0xc2 && i + 1 < len && (unsigned char) s[i + 1] < 0xa0)
-			return i;
-	}
-	return -1;
-}
-
-/*
  * ecstats_check_text holds a text against its length in bytes and forbids control characters.
  */
 bool
@@ -151,7 +130,7 @@ ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int l
 		return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, column, "Shorten it at the source.",
 							 ecstats_shown(s, len), "%s has %d bytes, the most is %d", column, len,
 							 max);
-	at = find_control(s, len);
+	at = ecstats_text_control(s, len, GetDatabaseEncoding() == PG_UTF8);
 	if (at >= 0)
 		return ecstats_fault(
 			fault, ERRCODE_CHECK_VIOLATION, column,

@@ -16,6 +16,7 @@
 #include "compat.h"
 #include "ecstats.h"
 #include "event.h"
+#include "intake_text.h"
 #include "jsonb_get.h"
 
 #define USER_ID_MAX_BYTES  128
@@ -31,25 +32,17 @@ PG_FUNCTION_INFO_V1(ecstats_event_days_ready);
 static bool
 check_event_name(const char *s, int len, EcstatsFault *fault)
 {
-	int i;
+	int at;
 
 	if (!ecstats_check_text(fault, "event", s, len, 1, EVENT_MAX_BYTES))
 		return false;
-	for (i = 0; i < len; i++)
-	{
-		char c = s[i];
-
-		if (c >= 'a' && c <= 'z')
-			continue;
-		if (i > 0 && ((c >= '0' && c <= '9') || c == '_' || c == '.' || c == ':' || c == '-'))
-			continue;
-		return ecstats_fault(
-			fault, ERRCODE_CHECK_VIOLATION, "event",
-			"Event names are a lower-case letter, then lower-case letters, digits and _ . : -",
-			ecstats_shown(s, len), "event has a character that names may not have at byte %d",
-			i + 1);
-	}
-	return true;
+	at = ecstats_text_name(s, len);
+	if (at < 0)
+		return true;
+	return ecstats_fault(
+		fault, ERRCODE_CHECK_VIOLATION, "event",
+		"Event names are a lower-case letter, then lower-case letters, digits and _ . : -",
+		ecstats_shown(s, len), "event has a character that names may not have at byte %d", at + 1);
 }
 
 /*

@@ -5,14 +5,13 @@
  */
 #include "postgres.h"
 
-#include <ctype.h>
-
 #include "fmgr.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/numeric.h"
 
 #include "compat.h"
+#include "intake_text.h"
 #include "jsonb_get.h"
 
 #define EXTRA_MAX_BYTES	  (16 * 1024)
@@ -149,33 +148,6 @@ ecstats_json_int(const JsonbValue *v, const char *member, int32 *result, Ecstats
 }
 
 /*
- * plain_decimal tells whether a text is [+-]digits[.digits] of bounded length: money is often sent as
- * text, so that no float touches it.
- */
-static bool
-plain_decimal(const char *s, int len)
-{
-	int i = 0;
-	int digits = 0;
-	bool point = false;
-
-	if (len > 60)
-		return false;
-	if (len > 0 && (s[0] == '-' || s[0] == '+'))
-		i++;
-	for (; i < len; i++)
-	{
-		if (isdigit((unsigned char) s[i]))
-			digits++;
-		else if (s[i] == '.' && !point)
-			point = true;
-		else
-			return false;
-	}
-	return digits > 0;
-}
-
-/*
  * ecstats_json_numeric reads a number, or a text that is a plain decimal.
  */
 bool
@@ -186,7 +158,7 @@ ecstats_json_numeric(const JsonbValue *v, const char *member, Datum *result, Ecs
 		*result = NumericGetDatum(v->val.numeric);
 		return true;
 	}
-	if (v->type == jbvString && plain_decimal(v->val.string.val, v->val.string.len))
+	if (v->type == jbvString && ecstats_text_decimal(v->val.string.val, v->val.string.len))
 	{
 		*result = DirectFunctionCall3(
 			numeric_in, CStringGetDatum(pnstrdup(v->val.string.val, v->val.string.len)),
@@ -204,161 +176,10 @@ ecstats_json_numeric(const JsonbValue *v, const char *member, Datum *result, Ecs
 bool
 ecstats_json_uuid(const JsonbValue *v, const char *member, pg_uuid_t *result, EcstatsFault *fault)
 {
-	const char *s = v->val.string.val;
-	int nibbles = 0;
-	int i;
-
-	if (v->type != jbvString)
-		return wrong_type(v, member, "a UUID", uuid_hint, fault);
-	memset(result, 0, sizeof(*result));
-	for (i = 0; i < v->val.string.len; i++)
-	{
-		unsigned char c = (unsigned char) s[i];
-		int digit;
-
-		if (c == '-' && v->val.string.len == 36 && (i == 8 || i == 13 || i == 18 || i == 23))
-			continue;
-		if (!isxdigit(c) || nibbles == 32)
-			return wrong_type(v, member, "a UUID", uuid_hint, fault);
-		digit = isdigit(c) ? c - '0' : (c | 0x20) - 'a' + 10;
-		result->data[nibbles / 2] |= nibbles % 2 ? digit : digit << 4;
-		nibbles++;
-	}
-	if (nibbles != 32)
-		return wrong_type(v, member, "a UUID", uuid_hint, fault);
-	return true;
-}
-
-/*
- * digits_at reads exactly n digits at *s, advancing it; -1 where they are not there.
- */
-static int
-digits_at(const char **s, const char *end, int n)
-{
-	int value = 0;
-
-	if (end - *s < n)
-		return -1;
-	for (; n > 0; n--, (*s)++)
-	{
-		if (!isdigit((unsigned char) **s))
-			return -1;
-		value = value * 10 + (**s - '0');
-	}
-	return value;
-}
-
-/*
- * take skips one expected character; false where it is not there.
- */
-static bool
-take(const char **s, const char *end, char c)
-{
-	if (*s < end && **s == c)
-	{
-		(*s)++;
+	if (v->type == jbvString &&
+		ecstats_text_uuid(v->val.string.val, v->val.string.len, result->data))
 		return true;
-	}
-	return false;
-}
-
-/*
- * fraction_at reads an optional fraction of a second as microseconds, rounded at the seventh digit.
- */
-static int
-fraction_at(const char **s, const char *end)
-{
-	int usec = 0;
-	int n = 0;
-
-	if (!take(s, end, '.') && !take(s, end, ','))
-		return 0;
-	for (; *s < end && isdigit((unsigned char) **s); (*s)++, n++)
-	{
-		if (n < 6)
-			usec = usec * 10 + (**s - '0');
-		else if (n == 6 && **s >= '5')
-			usec++;
-	}
-	if (n == 0)
-		return -1;
-	for (; n < 6; n++)
-		usec *= 10;
-	return usec;
-}
-
-/*
- * offset_at reads Z or ±HH[[:]MM[[:]SS]] as seconds east of UTC; false where there is none.
- */
-static bool
-offset_at(const char **s, const char *end, int *seconds)
-{
-	int sign;
-	int part[3] = {0, 0, 0};
-	int i;
-
-	*seconds = 0;
-	if (take(s, end, 'Z') || take(s, end, 'z'))
-		return true;
-	if (take(s, end, '+'))
-		sign = 1;
-	else if (take(s, end, '-'))
-		sign = -1;
-	else
-		return false;
-	for (i = 0; i < 3 && (i == 0 || *s < end); i++)
-	{
-		if (i > 0)
-			(void) take(s, end, ':');
-		part[i] = digits_at(s, end, 2);
-		if (part[i] < 0 || part[i] > (i == 0 ? 15 : 59))
-			return false;
-	}
-	*seconds = sign * (part[0] * SECS_PER_HOUR + part[1] * SECS_PER_MINUTE + part[2]);
-	return true;
-}
-
-/*
- * iso_instant reads an ISO 8601 instant with its offset, whatever DateStyle and TimeZone say.
- */
-static bool
-iso_instant(const char *s, int len, TimestampTz *result)
-{
-	const char *end = s + len;
-	int year, month, day, hour, minute, second = 0, usec = 0, offset;
-
-	year = digits_at(&s, end, 4);
-	if (year < 1 || !take(&s, end, '-'))
-		return false;
-	month = digits_at(&s, end, 2);
-	if (month < 1 || month > 12 || !take(&s, end, '-'))
-		return false;
-	day = digits_at(&s, end, 2);
-	if (day < 1 || day > day_tab[isleap(year)][month - 1] ||
-		!(take(&s, end, 'T') || take(&s, end, 't') || take(&s, end, ' ')))
-		return false;
-	hour = digits_at(&s, end, 2);
-	if (hour < 0 || hour > 23 || !take(&s, end, ':'))
-		return false;
-	minute = digits_at(&s, end, 2);
-	if (minute < 0 || minute > 59)
-		return false;
-	if (take(&s, end, ':'))
-	{
-		second = digits_at(&s, end, 2);
-		usec = fraction_at(&s, end);
-		if (second < 0 || second > 60 || usec < 0)
-			return false;
-	}
-	(void) take(&s, end, ' ');
-	if (!offset_at(&s, end, &offset) || s != end)
-		return false;
-
-	*result = ((int64) (date2j(year, month, day) - POSTGRES_EPOCH_JDATE) * SECS_PER_DAY +
-			   hour * SECS_PER_HOUR + minute * SECS_PER_MINUTE + second - offset) *
-				  USECS_PER_SEC +
-			  usec;
-	return true;
+	return wrong_type(v, member, "a UUID", uuid_hint, fault);
 }
 
 /*
@@ -394,7 +215,7 @@ ecstats_json_instant(const JsonbValue *v, const char *member, TimestampTz *resul
 {
 	if (v->type == jbvNumeric && unix_instant(v->val.numeric, result))
 		return true;
-	if (v->type == jbvString && iso_instant(v->val.string.val, v->val.string.len, result))
+	if (v->type == jbvString && ecstats_text_instant(v->val.string.val, v->val.string.len, result))
 		return true;
 	return ecstats_fault(fault, ERRCODE_INVALID_DATETIME_FORMAT, member, instant_hint,
 						 ecstats_json_shown(v), "member \"%s\" is no instant", member);

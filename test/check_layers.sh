@@ -21,7 +21,7 @@ declare -A prefixes=(
 	[event]="event" [order]="order" [rollup]="rollup" [job]="job" [report]="report" [activity]="activity|score|tag"
 	[delivery]="channel|delivery|pusher"
 )
-shared_headers='ecstats|errors|compat|jsonb_get'
+shared_headers='ecstats|errors|compat|jsonb_get|intake_text'
 
 # strip FROM TO: a copy of the sources without comments. What follows looks at that.
 strip()
@@ -68,7 +68,7 @@ rule_one_version_place()
 rule_pure_engines()
 {
 	found '#include[[:space:]]*[<"](postgres|fmgr|executor|catalog|utils)|\b(GetCurrentTimestamp|SPI_[a-z]+|time|gettimeofday|clock_gettime)[[:space:]]*\(' \
-		src/cron_expr.[ch] src/cron_search.c src/template.[ch]
+		src/cron_expr.[ch] src/cron_search.c src/template.[ch] src/intake_text.[ch]
 }
 
 rule_no_clock_in_checks()
@@ -137,7 +137,7 @@ declare -A rules=(
 	[server_links_nothing]="the extension includes no client library and opens no socket"
 	[own_headers]="an area's C includes the shared headers and its own"
 	[one_version_place]="PostgreSQL's version is looked at in compat.h alone"
-	[pure_engines]="the cron and template engines know no server"
+	[pure_engines]="the cron and template engines and the reading of texts know no server"
 	[no_clock_in_checks]="cron and template code reads neither clock nor SPI"
 	[pusher_carries_only]="the pusher includes no server header and names no table and no state"
 	[areas_apart]="an area's SQL writes its own tables and calls its own functions"

@@ -5,7 +5,7 @@
 #   TESTS="unit regress" bash test/run.sh
 #   TESTS=regress REGRESS="event order" bash test/run.sh
 #
-# Parts: layers sql unit regress isolation oracle pusher cron dump. Each runs against a private
+# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump. Each runs against a private
 # cluster and prints lines "ok N - …", "not ok N - …" or "skip …".
 #   PG_CONFIG        the PostgreSQL to test with
 #   ECSTATS_SHARED   the shared data and vectors (default ../shared)
@@ -18,7 +18,7 @@ cd "$root" || exit 1
 # shellcheck source=lib/cluster.sh
 . test/lib/cluster.sh
 
-parts=${TESTS:-layers sql unit regress isolation oracle pusher cron dump}
+parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump}
 passed=0
 failed=0
 skipped=0
@@ -218,6 +218,12 @@ part_oracle()
 	done
 }
 
+part_fuzz()
+{
+	bash test/fuzz/run.sh check
+	in_database ecstats_fuzz /usr/bin/python3 test/fuzz/intake.py
+}
+
 part_pusher()
 {
 	bash test/pusher/run.sh
@@ -252,7 +258,7 @@ cluster_env "$work/cluster"
 
 for part in $parts; do
 	case $part in
-		layers | sql | unit | regress | isolation | oracle | pusher | cron | dump) ;;
+		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump) ;;
 		*) echo "there is no part $part"; failed=$((failed + 1)); continue ;;
 	esac
 	part_started=$SECONDS
