@@ -21,27 +21,29 @@ copy_into()
 		milliseconds "COPY $1 (event_time, user_id, event, event_id, page_url, extra) FROM '$work/cluster/$2'"
 }
 
-# statement_of NAME: what is run for an array of events, its text in $1.
+# statement_of NAME: what is run for an array of events, pgbench's variable payload, which goes as a parameter.
 statement_of()
 {
 	local insert='INSERT INTO bench.checks SELECT r.timestamp, r.user_id, r.event, r.event_id, r.page_url, r.extra
-		FROM jsonb_to_recordset($1::jsonb)
+		FROM jsonb_to_recordset(:payload::jsonb)
 		  AS r("timestamp" timestamptz, user_id text, event text, event_id uuid, page_url text, extra jsonb)'
 	case $1 in
-		track) echo 'SELECT ecstats_track($1::jsonb)' ;;
+		track) echo 'SELECT ecstats_track(:payload::jsonb)' ;;
 		insert) echo "$insert" ;;
 		insert_conflict) echo "$insert ON CONFLICT DO NOTHING" ;;
-		parse) echo 'SELECT pg_column_size($1::jsonb)' ;;
 	esac
 }
 
-# arrays TABLE NAME [DATABASE] prints the time of running a statement for each array of bench.arrays, each in
-# a transaction of its own, the table emptied before.
+# arrays TABLE NAME [DATABASE] prints the milliseconds of a statement for an array of bench.arrays, on average over
+# all 200, each sent by a client in a transaction of its own; the table is emptied before.
 arrays()
 {
 	local PGDATABASE=${3:-bench}
 	export PGDATABASE
-	quiet "TRUNCATE $1" "CHECKPOINT" && milliseconds "CALL bench.each_array(\$s\$$(statement_of "$2")\$s\$)"
+	quiet "TRUNCATE $1" "CHECKPOINT"
+	printf '%s\n' '\set n :n + 1' 'SELECT payload FROM bench.arrays WHERE n = :n \gset' "$(statement_of "$2" | tr '\n\t' '  ');" > "$work/arrays.sql"
+	pgbench -n -M prepared -c 1 -t 200 -r -D n=0 -f "$work/arrays.sql" 2> "$work/pgbench.log" |
+		awk '/^ +[0-9.]+ +[0-9]+ / { last = $1 } END { print last }'
 }
 
 # single TABLE [DATABASE] prints the rate of single-row inserts by 10 clients.
@@ -59,24 +61,16 @@ single()
 		sed -n 's/^tps = \([0-9.]*\) .*/\1/p'
 }
 
-# with_arrays DATABASE: bench.arrays (200 of 1,000 events) and the loop over them.
+# with_arrays DATABASE: bench.arrays, 200 of 1,000 events.
 with_arrays()
 {
-	PGDATABASE=$1 quiet "CREATE TABLE bench.arrays (payload text)" \
+	PGDATABASE=$1 quiet "CREATE TABLE bench.arrays (n integer PRIMARY KEY, payload text)" \
+		"ALTER TABLE bench.arrays ALTER payload SET STORAGE EXTERNAL" \
 		"INSERT INTO bench.arrays
-		 SELECT jsonb_agg(jsonb_build_object('event', e.event, 'timestamp', e.event_time, 'user_id', e.user_id,
+		 SELECT (e.n + 999) / 1000,
+				jsonb_agg(jsonb_build_object('event', e.event, 'timestamp', e.event_time, 'user_id', e.user_id,
 					'page_url', e.page_url, 'extra', e.extra, 'event_id', e.event_id) ORDER BY e.n)::text
-		   FROM (SELECT *, row_number() OVER () AS n FROM bench.events(200000, 7)) e GROUP BY (e.n - 1) / 1000" \
-		"CREATE PROCEDURE bench.each_array(statement text) LANGUAGE plpgsql AS \$\$
-		 DECLARE
-			payloads text[] := array(SELECT payload FROM bench.arrays);
-			payload text;
-		 BEGIN
-			FOREACH payload IN ARRAY payloads LOOP
-				EXECUTE statement USING payload;
-				COMMIT;
-			END LOOP;
-		 END \$\$"
+		   FROM (SELECT *, row_number() OVER () AS n FROM bench.events(200000, 7)) e GROUP BY 1"
 }
 
 part_copy()
@@ -92,7 +86,6 @@ part_track()
 		"arrays bench.checks insert" "arrays ecstats.events track"
 	pairs "  the same, that INSERT with ON CONFLICT DO NOTHING" ">= 3" \
 		"arrays bench.checks insert_conflict" "arrays ecstats.events track"
-	pairs "  of it, reading the text as jsonb / ecstats_track" "<= 1" "arrays bench.checks parse" "arrays ecstats.events track"
 }
 
 part_single()

@@ -79,7 +79,7 @@ rows = [tuple(map(float, line.split())) for line in sys.stdin]
 ratios = [a / b for a, b in rows]
 middle = statistics.median(ratios)
 met = middle <= float(wanted) if sign == "<=" else middle >= float(wanted)
-print("%-64s %6.2f  (%.2f - %.2f)  goal %s %s  %s   [%.0f : %.0f]" % (text, middle, min(ratios), max(ratios),
+print("%-64s %6.2f  (%.2f - %.2f)  goal %s %s  %s   [%.4g : %.4g]" % (text, middle, min(ratios), max(ratios),
       sign, wanted, "met" if met else "MISSED", statistics.median(a for a, b in rows), statistics.median(b for a, b in rows)))
 sys.exit(not met)' "$@"
 }
