@@ -36,7 +36,8 @@ typedef struct EventDraft
 	bool has_time;
 	bool has_event_id;
 	JsonbContainer *sent_extra; /* member "extra" as sent; NULL: none */
-	int unknown;				/* members that belong into extra */
+	int sent_extra_len;
+	int unknown; /* members that belong into extra */
 } EventDraft;
 
 enum EventColumns
@@ -99,7 +100,14 @@ read_member(EventDraft *draft, const JsonbValue *key, const JsonbValue *v, Ecsta
 		return v->type == jbvNull || ecstats_json_uuid(v, "event_id", &draft->event_id, fault);
 	}
 	if (ecstats_json_is(key, "extra"))
-		return v->type == jbvNull || ecstats_json_extra(v, &draft->sent_extra, fault);
+	{
+		if (v->type == jbvNull)
+			return true;
+		if (!ecstats_json_extra(v, &draft->sent_extra, fault))
+			return false;
+		draft->sent_extra_len = v->val.binary.len;
+		return true;
+	}
 	draft->unknown++;
 	return true;
 }
@@ -163,7 +171,17 @@ build_extra(EventDraft *draft, JsonbContainer *element, EcstatsFault *fault)
 {
 	JsonbParseState *state = NULL;
 	JsonbValue *result;
+	JsonbValue whole;
 
+	if (draft->unknown == 0 && draft->sent_extra != NULL)
+	{
+		/* The usual case: nothing to merge, a container is copied as it is. */
+		whole.type = jbvBinary;
+		whole.val.binary.data = draft->sent_extra;
+		whole.val.binary.len = draft->sent_extra_len;
+		draft->extra = JsonbValueToJsonb(&whole);
+		return true;
+	}
 	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	if (draft->sent_extra != NULL && !push_members(&state, draft->sent_extra, false, NULL, fault))
 		return false;
