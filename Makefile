@@ -90,6 +90,8 @@ SQL_PIECES = \
 	sql/52_pipeline_report.sql \
 	sql/53_pipeline_job.sql \
 	sql/54_maintain.sql \
+	sql/56_pipeline_cdc.sql \
+	sql/57_pipeline_landing.sql \
 	sql/60_status.sql \
 	sql/90_grants.sql \
 	sql/91_dump.sql

@@ -29,7 +29,9 @@ CREATE TABLE ecstats.rejects (
 	reason		text NOT NULL
 );
 CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
-COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now';
-COMMENT ON COLUMN ecstats.rejects.source IS '''track'' or ''order''';
+-- A landed row (56_pipeline_cdc.sql) is found again by what it was.
+CREATE INDEX rejects_landed ON ecstats.rejects USING hash (payload) WHERE left(source, 5) = 'land:';
+COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now, a landed row comes again with its next change';
+COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or ''land:'' and a table that replication fills';
 COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
 

@@ -1,0 +1,195 @@
+-- sql/56_pipeline_cdc.sql
+-- Orders that arrive by logical replication. It matches tables by qualified name, so a publisher's orders land
+-- in a table of that very name; a trigger that also fires for an apply worker brings them to ecstats.order_lines.
+--
+-- What holds after every transaction: a row of the landing table has either its line, or a row of
+-- ecstats.rejects (source 'land:' and the table's name) that is the row as it landed. A row that turns bad
+-- loses its line: the publisher no longer says what the line said.
+--
+-- Whose rights: the trigger's function runs as whoever applies, because it turns the row into JSON, which may
+-- call casts of the table's owner. The one it calls, with JSON alone, runs as the extension's owner: it is to
+-- an apply worker what ecstats_order is to an app, and like it wants the profile writer.
+
+-- ecstats.pipeline_land_payload: a landed row as ecstats_order's payload, by a mapping of entries
+-- 'column=landed column' and 'column:=constant'. key_only: the line's key, the rest harmless.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_land_payload(mapping text[], landed jsonb, key_only boolean) RETURNS jsonb
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	head jsonb := '{}';
+	item jsonb := '{"line_no": 1}';
+	zone text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'timezone='));
+	entry text;
+	target text;
+	value jsonb;
+BEGIN
+	FOREACH entry IN ARRAY mapping LOOP
+		target := rtrim(split_part(entry, '=', 1), ':');
+		CONTINUE WHEN target IN ('on_error', 'timezone')
+				   OR key_only AND target NOT IN ('order_id', 'line_no', 'order_time');
+		IF starts_with(entry, target || ':=') THEN
+			value := to_jsonb(substr(entry, length(target) + 3));
+		ELSE
+			value := landed -> substr(entry, length(target) + 2);
+		END IF;
+		CONTINUE WHEN value IS NULL OR value = 'null';
+		IF target IN ('line_no', 'quantity') THEN
+			IF jsonb_typeof(value) = 'string' AND value #>> '{}' ~ '^-?[0-9]{1,10}$' THEN
+				value := to_jsonb((value #>> '{}')::bigint);
+			END IF;
+			item := item || jsonb_build_object(target, value);
+		ELSIF target IN ('product_id', 'amount') THEN
+			item := item || jsonb_build_object(target, value);
+		ELSIF target IN ('order_time', 'paid_time') AND zone IS NOT NULL
+			AND value #>> '{}' ~ '^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$' THEN
+			head := head || jsonb_build_object(target, (value #>> '{}')::timestamp AT TIME ZONE zone);
+		ELSIF target = 'extra' AND jsonb_typeof(value) = 'string' THEN
+			head := head || jsonb_build_object(target, (value #>> '{}')::jsonb);
+		ELSE
+			head := head || jsonb_build_object(target, value);
+		END IF;
+	END LOOP;
+	IF key_only THEN
+		item := item || '{"product_id": "-", "quantity": 1, "amount": 0}';
+	END IF;
+	RETURN head || jsonb_build_object('items', jsonb_build_array(item));
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_payload(text[], jsonb, boolean) IS
+	'A landed row as a payload of ecstats_order with one item, by a mapping; key_only: for the key of its line alone. Class 22 for a text that is no time or no JSON.';
+
+-- ecstats.pipeline_land_forget: the landed row is no more: its line goes, or what was kept of it as a reject.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_land_forget(landing text, mapping text[], landed jsonb) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	lines bigint := 0;
+BEGIN
+	BEGIN
+		DELETE FROM ecstats.order_lines l
+		 USING ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, true), false) p
+		 WHERE p.sqlstate IS NULL
+		   AND (l.order_id, l.line_no, l.order_time) = (p.order_id COLLATE "C", p.line_no, p.order_time);
+		GET DIAGNOSTICS lines = ROW_COUNT;
+	EXCEPTION WHEN data_exception THEN
+		NULL;					-- it has no key: it never had a line
+	END;
+	IF lines = 0 THEN
+		DELETE FROM ecstats.rejects r
+		 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = landed;
+	END IF;
+	RETURN lines;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_forget(text, text[], jsonb) IS
+	'Deletes the line of a landed row, or its reject where it has none; returns lines deleted.';
+
+-- ecstats.pipeline_land_put: the landed row's line is inserted or becomes what the row says. A line that says it
+-- already is left alone before it is proposed: the CHECK would mark its days.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_land_put(mapping text[], landed jsonb) RETURNS TABLE (changed boolean, is_new boolean)
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH parsed AS (
+		SELECT * FROM ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, false), true)
+	), written AS (
+		INSERT INTO ecstats.order_lines AS l (order_id, line_no, order_time, user_id, product_id, region, channel,
+											  quantity, amount, status, paid_time, extra)
+		SELECT p.order_id, p.line_no, p.order_time, p.user_id, p.product_id, p.region, p.channel,
+			   p.quantity, p.amount, p.status, p.paid_time, p.extra
+		  FROM parsed p
+		 WHERE NOT EXISTS (
+			SELECT FROM ecstats.order_lines l
+			 WHERE (l.order_id, l.line_no, l.order_time) = (p.order_id COLLATE "C", p.line_no, p.order_time)
+			   AND (l.user_id, l.product_id, l.region, l.channel, l.quantity, l.amount, l.status, l.paid_time, l.extra)
+				   IS NOT DISTINCT FROM
+				   (p.user_id COLLATE "C", p.product_id COLLATE "C", p.region COLLATE "C", p.channel COLLATE "C",
+					p.quantity, p.amount, p.status, p.paid_time, p.extra))
+		ON CONFLICT (order_id, line_no, order_time) DO UPDATE
+		   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
+			   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
+			   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra
+		RETURNING l.xmax = '0' AS is_new
+	)
+	SELECT count(*) > 0, coalesce(bool_or(w.is_new), false) FROM written w $$;
+COMMENT ON FUNCTION ecstats.pipeline_land_put(text[], jsonb) IS
+	'Upserts the line of a landed row: whether it changed, and whether it was not there. Errors as ecstats_order.';
+
+-- ecstats.pipeline_land: takes a row of a landing table from what it was to what it is; NULL: it was not, or is
+-- no more. Result: lines changed. Errors, with on_error=raise (the default): as ecstats_order, the row named.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_land(landing text, old_mapping text[], old_row jsonb, new_mapping text[], new_row jsonb)
+	RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	lines bigint := 0;
+	same_key boolean := false;
+	put record;
+	code text;
+	message text;
+	more text;
+	advice text;
+	of_column text;
+	of_constraint text;
+BEGIN
+	IF landing IS NULL OR (old_row IS NOT NULL AND old_mapping IS NULL) OR (new_row IS NOT NULL AND new_mapping IS NULL) THEN
+		RAISE EXCEPTION 'a landed row needs its table and its mapping' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	BEGIN
+		same_key := ecstats.pipeline_land_payload(old_mapping, old_row, true) = ecstats.pipeline_land_payload(new_mapping, new_row, true);
+	EXCEPTION WHEN data_exception THEN
+		NULL;					-- one of the two has no key
+	END;
+	IF old_row IS NOT NULL AND same_key IS NOT TRUE THEN
+		lines := ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+	END IF;
+	IF new_row IS NULL THEN
+		RETURN lines;
+	END IF;
+
+	BEGIN
+		SELECT * INTO put FROM ecstats.pipeline_land_put(new_mapping, new_row);
+		IF same_key AND put.is_new THEN			-- it was bad so far
+			DELETE FROM ecstats.rejects r
+			 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = old_row;
+		END IF;
+		RETURN lines + put.changed::integer;
+	EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
+		GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
+			advice = PG_EXCEPTION_HINT, of_column = COLUMN_NAME, of_constraint = CONSTRAINT_NAME;
+	END;
+	more := regexp_replace(more, '^Item 1\. ', '');
+	IF 'on_error=quarantine' <> ALL (new_mapping) THEN
+		RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, SCHEMA = 'ecstats', TABLE = 'order_lines',
+			COLUMN = of_column, CONSTRAINT = of_constraint,
+			DETAIL = concat_ws(' ', nullif(more, ''), format('Row of %s: %s.', landing,
+				CASE WHEN length(new_row::text) > 300 THEN left(new_row::text, 300) || '...' ELSE new_row::text END)),
+			HINT = concat_ws(' ', nullif(advice, ''),
+				'on_error=quarantine keeps such rows in ecstats.rejects; ALTER SUBSCRIPTION … SKIP leaves this transaction out.');
+	END IF;
+	IF same_key THEN
+		lines := lines + ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+	END IF;
+	INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+	VALUES ('land:' || landing, new_row, code, concat_ws(' ', message || '.', nullif(more, ''), nullif(advice, '')));
+	RETURN lines;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land(text, text[], jsonb, text[], jsonb) IS
+	'Takes a row of a landing table from its old to its new state (NULL: none) into ecstats.order_lines or ecstats.rejects; returns lines changed.';
+
+-- ecstats.pipeline_land_order: the trigger of a landing table, AFTER INSERT OR UPDATE OR DELETE for each row and
+-- BEFORE TRUNCATE for the statement; ecstats_land_orders makes both.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_land_order() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	landing text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+	landed jsonb;
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		FOR landed IN EXECUTE format('SELECT to_jsonb(t) FROM ONLY %s t', landing) LOOP
+			PERFORM ecstats.pipeline_land(landing, TG_ARGV, landed, NULL, NULL);
+		END LOOP;
+	ELSE
+		PERFORM ecstats.pipeline_land(landing, TG_ARGV, to_jsonb(OLD), TG_ARGV, to_jsonb(NEW));
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_order() IS
+	'Trigger of a landing table, made by ecstats_land_orders: brings its rows to ecstats.order_lines. Arguments: the mapping.';
