@@ -5,7 +5,7 @@
 #   TESTS="unit regress" bash test/run.sh
 #   TESTS=regress REGRESS="event order" bash test/run.sh
 #
-# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump. Each runs against a private
+# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients. Each runs against a private
 # cluster and prints lines "ok N - …", "not ok N - …" or "skip …".
 #   PG_CONFIG        the PostgreSQL to test with
 #   ECSTATS_SHARED   the shared data and vectors (default ../shared)
@@ -18,7 +18,7 @@ cd "$root" || exit 1
 # shellcheck source=lib/cluster.sh
 . test/lib/cluster.sh
 
-parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump}
+parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients}
 passed=0
 failed=0
 skipped=0
@@ -239,8 +239,18 @@ part_dump()
 	bash test/dump/run.sh
 }
 
+part_cdc()
+{
+	bash test/cdc/run.sh
+}
+
+part_clients()
+{
+	in_database ecstats_clients bash test/clients/run.sh
+}
+
 # ------------------------------------------------------------------ set-up
-bash test/lib/setup.sh || exit 1
+EXTRAS=yes bash test/lib/setup.sh || exit 1
 PG_CONFIG=$(find_pg) || exit 1
 bindir=$("$PG_CONFIG" --bindir)
 pgxs=$(dirname "$(dirname "$(dirname "$("$PG_CONFIG" --pgxs)")")")
@@ -258,7 +268,7 @@ cluster_env "$work/cluster"
 
 for part in $parts; do
 	case $part in
-		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump) ;;
+		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump | cdc | clients) ;;
 		*) echo "there is no part $part"; failed=$((failed + 1)); continue ;;
 	esac
 	part_started=$SECONDS
