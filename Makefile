@@ -44,7 +44,9 @@ OBJS = \
 	src/template_error.o \
 	src/template_filter.o \
 	src/template_jsonb.o \
-	src/hmac.o
+	src/hmac.o \
+	src/source.o \
+	src/source_map.o
 
 # The load order of the install script. C declarations come before tables, so that CHECKs can use
 # them; functions come after tables, so that an upgrade can replace them wholesale.
@@ -60,8 +62,10 @@ SQL_PIECES = \
 	sql/24_template_c.sql \
 	sql/25_hmac_c.sql \
 	sql/26_job_c.sql \
+	sql/26_source_c.sql \
 	sql/30_event_tables.sql \
 	sql/31_order_tables.sql \
+	sql/31_source_tables.sql \
 	sql/32_rollup_tables.sql \
 	sql/33_job_tables.sql \
 	sql/34_report_tables.sql \
@@ -71,6 +75,8 @@ SQL_PIECES = \
 	sql/40_event.sql \
 	sql/41_event_partition.sql \
 	sql/42_order.sql \
+	sql/42_source.sql \
+	sql/42_source_http.sql \
 	sql/43_rollup.sql \
 	sql/43_rollup_close.sql \
 	sql/44_job.sql \
@@ -90,6 +96,8 @@ SQL_PIECES = \
 	sql/52_pipeline_report.sql \
 	sql/53_pipeline_job.sql \
 	sql/54_maintain.sql \
+	sql/55_pipeline_source.sql \
+	sql/55_pipeline_fetch.sql \
 	sql/56_pipeline_cdc.sql \
 	sql/57_pipeline_landing.sql \
 	sql/60_status.sql \
@@ -117,7 +125,7 @@ endif
 
 # PGXS does not know which headers an object was made from: a changed one rebuilds everything.
 HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h cron_expr.h \
-	job.h template.h template_document.h template_error.h template_filter.h)
+	job.h source.h template.h template_document.h template_error.h template_filter.h)
 $(OBJS): $(HEADERS)
 
 # ------------------------------------------------------------------ install script

@@ -36,3 +36,6 @@ SELECT pg_extension_config_dump('ecstats.deliveries', '');
 SELECT pg_extension_config_dump('ecstats.deliveries_id_seq', '');
 SELECT pg_extension_config_dump('ecstats.delivery_attempts', '');
 SELECT pg_extension_config_dump('ecstats.home', '');
+SELECT pg_extension_config_dump('ecstats.sources', '');
+SELECT pg_extension_config_dump('ecstats.source_fetches', '');
+SELECT pg_extension_config_dump('ecstats.source_fetches_fetch_id_seq', '');

@@ -64,4 +64,12 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 	PortalRun((portal), FETCH_ALL, true, true, (receiver), (receiver), (completion))
 #endif
 
+/* A qualified name as a list of its parts. */
+#include "utils/regproc.h"
+#if PG_VERSION_NUM >= 160000
+#define ecstats_names_of(name) stringToQualifiedNameList((name), NULL)
+#else
+#define ecstats_names_of(name) stringToQualifiedNameList(name)
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

@@ -12,13 +12,13 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 area_of()
 {
 	case $1 in
-		event | order | rollup | job | report | activity) echo "$1" ;;
+		event | order | source | rollup | job | report | activity) echo "$1" ;;
 		channel | delivery) echo delivery ;;
 	esac
 }
 # Area: the words that its functions begin with.
 declare -A prefixes=(
-	[event]="event" [order]="order" [rollup]="rollup" [job]="job" [report]="report" [activity]="activity|score|tag"
+	[event]="event" [order]="order" [source]="source" [rollup]="rollup" [job]="job" [report]="report" [activity]="activity|score|tag"
 	[delivery]="channel|delivery|pusher"
 )
 shared_headers='ecstats|errors|compat|jsonb_get|intake_text'
@@ -180,6 +180,7 @@ breaches=(
 	'pusher_carries_only pusher/pgconn.c const char *q = "SELECT id FROM ecstats.deliveries";'
 	'pusher_carries_only pusher/http.c const char *state = "dead";'
 	'areas_apart sql/42_order.sql INSERT INTO ecstats.daily_kpi (day) VALUES (now());'
+	'areas_apart sql/42_source.sql INSERT INTO ecstats.order_lines (order_id) VALUES (1);'
 	'areas_apart sql/43_rollup.sql SELECT ecstats.event_partition_make(d);'
 	'areas_apart sql/44_job.sql SELECT ecstats.delivery_enqueue();'
 	'areas_apart sql/47_delivery.sql UPDATE ecstats.jobs SET enabled = false;'

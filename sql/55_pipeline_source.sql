@@ -1,0 +1,211 @@
+-- sql/55_pipeline_source.sql
+-- From sources to events and orders: the intake's own rules, the day as a whole.
+
+-- ecstats.pipeline_reject: keeps what a run could not take; what is kept already stays as it is.
+-- Result: the ids of all of them.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_reject(the_source text, the_day date, bad jsonb) RETURNS bigint[]
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH b AS (
+		SELECT DISTINCT ON (e -> 'payload') e -> 'payload' AS payload, e ->> 'sqlstate' AS sqlstate, e ->> 'reason' AS reason
+		  FROM jsonb_array_elements(bad) e
+	), kept AS (
+		SELECT r.id, r.payload, r.sqlstate FROM ecstats.rejects r WHERE r.source = the_source AND r.day = the_day
+	), added AS (
+		INSERT INTO ecstats.rejects (source, day, payload, sqlstate, reason)
+		SELECT the_source, the_day, b.payload, b.sqlstate, b.reason FROM b
+		 WHERE NOT EXISTS (SELECT FROM kept k WHERE k.payload = b.payload AND k.sqlstate = b.sqlstate)
+		RETURNING id
+	)
+	SELECT coalesce(array_agg(i.id), '{}')
+	  FROM (SELECT a.id FROM added a
+			UNION ALL SELECT k.id FROM kept k JOIN b ON b.payload = k.payload AND b.sqlstate = k.sqlstate) i $$;
+COMMENT ON FUNCTION ecstats.pipeline_reject(text, date, jsonb) IS
+	'Keeps bad elements [{payload, sqlstate, reason}] of a source''s day in ecstats.rejects, each once, and returns their ids.';
+
+-- ecstats.pipeline_unreject: a run has seen the whole day; what it did not meet again is no reject any more.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_unreject(the_source text, the_day date, met bigint[]) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	DELETE FROM ecstats.rejects r
+	 WHERE r.source = the_source AND r.day = the_day AND NOT EXISTS (SELECT FROM unnest(met) m(id) WHERE m.id = r.id) $$;
+COMMENT ON FUNCTION ecstats.pipeline_unreject(text, date, bigint[]) IS 'Drops the rejects of a source''s day that its latest run did not meet.';
+
+-- ecstats.pipeline_take_orders: stores orders of a source.
+-- Arguments: payload as of ecstats_order; raise_errors; whole: each element is a whole order, whose unlisted lines
+-- go. Result: lines taken (stored before or not); bad elements; a key of each line.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_take_orders(payload jsonb, raise_errors boolean, whole boolean,
+														OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF whole THEN
+		PERFORM ecstats.order_lock(payload);
+	END IF;
+	WITH parsed AS MATERIALIZED (
+		SELECT p.*, max(p.ord) OVER (PARTITION BY p.order_id, p.order_time, CASE WHEN NOT whole THEN p.line_no END) AS last_ord
+		  FROM ecstats.order_parse(payload, raise_errors) p
+	), good AS (
+		SELECT * FROM parsed p WHERE p.sqlstate IS NULL AND p.ord = p.last_ord
+	), removed AS (
+		DELETE FROM ecstats.order_lines l
+		 USING (SELECT DISTINCT g.order_id, g.order_time FROM good g WHERE whole) o
+		 WHERE l.order_id = o.order_id AND l.order_time = o.order_time
+		   AND NOT EXISTS (SELECT FROM good g WHERE g.order_id = l.order_id AND g.order_time = l.order_time AND g.line_no = l.line_no)
+	), written AS (
+		INSERT INTO ecstats.order_lines AS l (order_id, line_no, order_time, user_id, product_id, region, channel,
+											  quantity, amount, status, paid_time, extra)
+		SELECT g.order_id, g.line_no, g.order_time, g.user_id, g.product_id, g.region, g.channel,
+			   g.quantity, g.amount, g.status, g.paid_time, g.extra
+		  FROM good g WHERE g.line_no IS NOT NULL
+		 ORDER BY g.order_id, g.line_no, g.order_time
+		ON CONFLICT (order_id, line_no, order_time) DO UPDATE
+		   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
+			   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
+			   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra
+		 WHERE (l.user_id, l.product_id, l.region, l.channel, l.quantity, l.amount, l.status, l.paid_time, l.extra)
+			   IS DISTINCT FROM
+			   (excluded.user_id, excluded.product_id, excluded.region, excluded.channel, excluded.quantity,
+				excluded.amount, excluded.status, excluded.paid_time, excluded.extra)
+	)
+	SELECT count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
+		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
+					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
+		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
+					FILTER (WHERE p.line_no IS NOT NULL), '{}')
+	  INTO taken, bad, keys
+	  FROM parsed p;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean, boolean) IS
+	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two). whole: unlisted lines of an order go.';
+
+-- ecstats.pipeline_take_events: stores events of a source. Result: events taken (stored before or not); bad elements.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_errors boolean, at timestamptz, OUT taken bigint, OUT bad jsonb)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stored bigint;
+	conflicts jsonb;
+BEGIN
+	PERFORM ecstats.event_partitions_try(payload, at);
+	WITH parsed AS MATERIALIZED (
+		SELECT * FROM ecstats.event_parse(payload, raise_errors)
+	), stored_rows AS (
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra FROM parsed p WHERE p.sqlstate IS NULL
+		ON CONFLICT DO NOTHING
+		RETURNING 1
+	)
+	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows),
+		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
+					FILTER (WHERE p.sqlstate IS NOT NULL), '[]')
+	  INTO taken, stored, bad
+	  FROM parsed p;
+	IF stored = taken THEN
+		RETURN;
+	END IF;
+	SELECT coalesce(jsonb_agg(jsonb_build_object('payload', payload -> (c.ord - 1), 'sqlstate', '23505',
+			'reason', format('an event with this key is stored with other content. event_id %s. Give every event an event_id of its own; correct a stored one with UPDATE.', c.event_id))
+			ORDER BY c.ord), '[]') INTO conflicts
+	  FROM ecstats.event_conflicts(payload) c;
+	IF raise_errors AND conflicts <> '[]' THEN
+		RAISE EXCEPTION 'an event with this key is stored with other content'
+			USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',
+				  DETAIL = format('Element: %s.', left(conflicts -> 0 ->> 'payload', 200)),
+				  HINT = 'Give every event an event_id of its own; correct a stored one with UPDATE.';
+	END IF;
+	bad := bad || conflicts;
+	taken := taken - jsonb_array_length(conflicts);
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_events(jsonb, boolean, timestamptz) IS
+	'Stores events of a source: how many were taken (stored before or not), and the bad elements, those whose key is stored with other content among them.';
+
+-- ecstats.pipeline_keys_once: a source that gives one line twice contradicts itself: which one would hold?
+CREATE OR REPLACE FUNCTION ecstats.pipeline_keys_once(the_source text, keys bigint[]) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	twice bigint := cardinality(keys) - (SELECT count(DISTINCT k) FROM unnest(keys) k);
+BEGIN
+	IF twice > 0 THEN
+		RAISE EXCEPTION 'source "%" gives order lines twice', the_source
+			USING ERRCODE = 'unique_violation', DETAIL = format('%s of %s rows repeat order_id, line_no and order_time.', twice, cardinality(keys)),
+				  HINT = 'Return line_no where an order has several lines; a join may multiply rows.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_keys_once(text, bigint[]) IS '23505 where a run of a source met a line''s key twice.';
+
+-- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_replace(the_day date, keys bigint[]) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	DELETE FROM ecstats.order_lines l
+	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
+	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = hash_record_extended(ROW(l.order_id, l.line_no, l.order_time), 0)) $$;
+COMMENT ON FUNCTION ecstats.pipeline_replace(date, bigint[]) IS 'Drops the order lines of a business day whose key is not among keys.';
+
+-- ecstats.pipeline_collect_query: takes a day of a source of kind query, whose row is locked. Result: rows taken.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_collect_query(s ecstats.sources, the_day date, at timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	role oid := ecstats.source_role(s);
+	from_time timestamptz := ecstats.day_start(the_day);
+	to_time timestamptz := ecstats.day_start(the_day + 1);
+	zone text := (SELECT c.timezone FROM ecstats.config c);
+	timeout_ms integer := greatest(extract(epoch FROM s.timeout) * 1000, 1);
+	mark timestamptz := ecstats.source_watermark(s, the_day, at);
+	taken bigint := 0;
+	met bigint[] := '{}';
+	keys bigint[] := '{}';
+	part record;
+	b jsonb;
+BEGIN
+	-- First how far the source is, then its rows: what commits in between is not claimed to be here.
+	IF s.watermark_query IS NOT NULL THEN
+		mark := coalesce(ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms), s.watermark);
+	END IF;
+	FOR b IN SELECT r.batch FROM ecstats.source_rows(s.target, s.name, role, s.query, from_time, to_time, zone, timeout_ms) r LOOP
+		IF s.target = 'orders' THEN
+			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise', false);
+			keys := keys || part.keys;
+		ELSE
+			SELECT * INTO part FROM ecstats.pipeline_take_events(b, s.on_error = 'raise', at);
+		END IF;
+		taken := taken + part.taken;
+		IF part.bad <> '[]' THEN
+			met := met || ecstats.pipeline_reject(s.name, the_day, part.bad);
+		END IF;
+	END LOOP;
+	PERFORM ecstats.pipeline_keys_once(s.name, keys);
+	-- A row that could not be read may be a line that is stored: then nothing goes.
+	IF s.options -> 'replace' = 'true' AND met = '{}' THEN
+		PERFORM ecstats.pipeline_replace(the_day, keys);
+	END IF;
+	PERFORM ecstats.pipeline_unreject(s.name, the_day, met);
+	PERFORM ecstats.source_ran(s.name, the_day, taken, mark, at);
+	RETURN taken;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timestamptz) IS
+	'Runs the query of a source for a day and takes its rows in: how many. The source''s row is locked.';
+
+-- ecstats_collect: takes a business day of a source again, as a whole.
+-- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
+-- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
+-- such day, 57014 time-out; what the query raises; with on_error 'raise' what is wrong with a row.
+-- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
+CREATE OR REPLACE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s ecstats.sources := ecstats.source_lock(source);
+	at timestamptz := clock_timestamp();
+BEGIN
+	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' OR ecstats.day_start(day) > at THEN
+		RAISE EXCEPTION 'no such business day, or it has not begun'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
+	END IF;
+	IF s.kind = 'http' THEN
+		RETURN ecstats.source_queue(source, day, at);
+	END IF;
+	RETURN ecstats.pipeline_collect_query(s, day, at);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_collect(text, date) IS
+	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 42704, 55000, 22023, 57014.';
