@@ -100,8 +100,7 @@ BEGIN
 		PERFORM ecstats.source_move(f, 'failed', at);
 		RETURN 'failed';
 	END IF;
-	f.next_attempt_at := at + coalesce(least(greatest(wait, interval '1 second'), interval '1 hour'),
-									   least(interval '1 minute' * 2 ^ (f.attempts - 1), interval '1 hour'));
+	f.next_attempt_at := at + least(greatest(coalesce(wait, interval '1 minute' * 2 ^ (f.attempts - 1)), interval '1 second'), interval '1 hour');
 	PERFORM ecstats.source_move(f, 'pending', at);
 	RETURN 'retry';
 END
@@ -150,7 +149,7 @@ BEGIN
 			WHEN s.options ? 'secret_header' THEN ARRAY[(s.options ->> 'secret_header') || ': ' || s.secret]
 			ELSE ARRAY['Authorization: Bearer ' || s.secret] END;
 		IF NOT EXISTS (SELECT FROM unnest(headers) h WHERE h ~* '^accept:') THEN
-			headers := 'Accept: application/json' || headers;
+			headers := ARRAY['Accept: application/json'] || headers;
 		END IF;
 		timeout_ms := extract(epoch FROM s.timeout) * 1000;
 		allow_private := coalesce((s.options ->> 'allow_private')::boolean, false);

@@ -107,19 +107,19 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_take_page(ecstats.sources, date, jsonb, timestamptz) IS 'Takes the elements of a page in: rows taken, ids of rejects.';
 
 -- ecstats.pipeline_next_page: where the next page is, by options.next, the Link header, or the page's number.
--- Result: found, and the URL or the value of {{page}} where the answer names one; reason: why it cannot be followed.
+-- Result: more, whether there is one, and the URL or the value of {{page}} where the answer names one; reason: why it cannot be followed.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_next_page(s ecstats.sources, f ecstats.source_fetches, body jsonb, link text, elements integer,
-													  OUT found boolean, OUT url text, OUT value text, OUT reason text)
+													  OUT more boolean, OUT url text, OUT value text, OUT reason text)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	here text := ecstats.source_url(s, f);
 	origin text := lower(substring(here FROM '^https?://[^/?#]+'));
 	next jsonb := CASE WHEN s.options ? 'next' THEN jsonb_path_query_first(body, (s.options ->> 'next')::jsonpath, '{}', true) END;
 BEGIN
-	found := false;
+	more := false;
 	IF s.options ? 'next' THEN
 		CASE coalesce(jsonb_typeof(next), 'null')
-			WHEN 'boolean' THEN found := next = 'true';
+			WHEN 'boolean' THEN more := next = 'true';
 			WHEN 'number' THEN value := next #>> '{}';
 			WHEN 'string' THEN
 				url := nullif(next #>> '{}', '');
@@ -133,7 +133,7 @@ BEGIN
 		url := (SELECT m[1] FROM regexp_matches(link, '<([^<>]*)>((?:\s*;\s*[^\s;,=]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]+))?)*)', 'g') m
 				 WHERE m[2] ~* ';\s*rel\s*=\s*("([^"]*\s)?next(\s[^"]*)?"|next\s*(;|$))' LIMIT 1);
 	ELSE
-		found := s.url LIKE '%{{page}}%' AND elements > 0;
+		more := s.url LIKE '%{{page}}%' AND elements > 0;
 	END IF;
 	IF url IS NOT NULL THEN
 		url := CASE WHEN url ~* '^https?://' THEN url
@@ -146,18 +146,18 @@ BEGIN
 		ELSIF url = here THEN
 			reason := 'the next page is the same page';
 		END IF;
-		found := reason IS NULL;
+		more := reason IS NULL;
 	ELSIF value IS NOT NULL THEN
-		found := s.url LIKE '%{{page}}%';
-		IF NOT found THEN
+		more := s.url LIKE '%{{page}}%';
+		IF NOT more THEN
 			reason := 'options.next finds a page, but the URL has no {{page}}';
 		ELSIF value = f.next_value OR octet_length(value) > 2000 THEN
-			found := false;
+			more := false;
 			reason := 'the next page is the same page';
 		END IF;
 	END IF;
-	IF found AND f.page >= coalesce((s.options ->> 'max_pages')::integer, 1000) THEN
-		found := false;
+	IF more AND f.page >= coalesce((s.options ->> 'max_pages')::integer, 1000) THEN
+		more := false;
 		reason := format('there are more than %s pages', f.page);
 	END IF;
 END
@@ -224,7 +224,7 @@ BEGIN
 	IF next.reason IS NOT NULL THEN
 		PERFORM ecstats.source_move(f, 'failed', at);
 		RETURN 'failed';
-	ELSIF next.found THEN
+	ELSIF next.more THEN
 		f.page := f.page + 1;
 		f.next_url := next.url;
 		f.next_value := next.value;
