@@ -163,7 +163,7 @@ COMMENT ON FUNCTION ecstats.source_claim_at(text, integer, timestamptz) IS 'ecst
 -- ecstats.source_next_due: when a claim may next find something; NULL: nothing is waiting.
 CREATE OR REPLACE FUNCTION ecstats.source_next_due(at timestamptz) RETURNS timestamptz
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT greatest(min(CASE f.state WHEN 'fetching' THEN f.lease_until ELSE f.next_attempt_at END), at - interval '1 day')
+	SELECT min(CASE f.state WHEN 'fetching' THEN f.lease_until ELSE f.next_attempt_at END)
 	  FROM ecstats.source_fetches f
 	  JOIN ecstats.sources s ON s.name = f.source AND s.enabled
 	 WHERE f.fetch_id IN (SELECT min(t.fetch_id) FROM ecstats.source_fetches t WHERE t.state IN ('pending', 'fetching') GROUP BY t.source) $$;

@@ -142,7 +142,7 @@ BEGIN
 					WHEN url ~ '^\?' THEN regexp_replace(here, '[?#].*$', '') || url
 					ELSE regexp_replace(regexp_replace(here, '[?#].*$', ''), '(^https?://[^/]+.*/)[^/]*$', '\1') || url END;
 		IF lower(substring(url FROM '^https?://[^/?#]+')) IS DISTINCT FROM origin OR url ~ '[[:cntrl:]\s]' OR octet_length(url) > 8000 THEN
-			reason := format('the next page is at another host: %s', left(url, 200));
+			reason := format('the next page is not at the same scheme and host: %s', left(url, 200));
 		ELSIF url = here THEN
 			reason := 'the next page is the same page';
 		END IF;

@@ -5,7 +5,7 @@
 #   TESTS="unit regress" bash test/run.sh
 #   TESTS=regress REGRESS="event order" bash test/run.sh
 #
-# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients. Each runs against a private
+# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql. Each runs against a private
 # cluster and prints lines "ok N - …", "not ok N - …" or "skip …".
 #   PG_CONFIG        the PostgreSQL to test with
 #   ECSTATS_SHARED   the shared data and vectors (default ../shared)
@@ -18,7 +18,7 @@ cd "$root" || exit 1
 # shellcheck source=lib/cluster.sh
 . test/lib/cluster.sh
 
-parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients}
+parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql}
 passed=0
 failed=0
 skipped=0
@@ -249,6 +249,11 @@ part_clients()
 	in_database ecstats_clients bash test/clients/run.sh
 }
 
+part_mysql()
+{
+	bash test/mysql/run.sh
+}
+
 # ------------------------------------------------------------------ set-up
 EXTRAS=yes bash test/lib/setup.sh || exit 1
 PG_CONFIG=$(find_pg) || exit 1
@@ -268,7 +273,7 @@ cluster_env "$work/cluster"
 
 for part in $parts; do
 	case $part in
-		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump | cdc | clients) ;;
+		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump | cdc | clients | mysql) ;;
 		*) echo "there is no part $part"; failed=$((failed + 1)); continue ;;
 	esac
 	part_started=$SECONDS

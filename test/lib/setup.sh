@@ -124,6 +124,18 @@ install_packages()
 	restore_conf
 }
 
+# missing_extras MAJOR: the packages of what only some tests need: MariaDB behind a foreign table, and clients that
+# write into ecstats.
+missing_extras()
+{
+	PATH=$PATH:/usr/sbin command -v mariadbd > /dev/null || echo mariadb-server-core
+	command -v mariadb > /dev/null || echo mariadb-client-core
+	[ -f "/usr/share/postgresql/$1/extension/mysql_fdw.control" ] || echo "postgresql-$1-mysql-fdw"
+	/usr/bin/python3 -c 'import psycopg2' 2> /dev/null || echo python3-psycopg2
+	/usr/bin/python3 -c 'import psycopg' 2> /dev/null || echo python3-psycopg
+	command -v node > /dev/null || echo nodejs node-pg
+}
+
 missing=$(missing_tools; missing_server)
 missing=$(echo $missing)
 if [ -n "$missing" ]; then
@@ -137,25 +149,21 @@ if [ -n "$missing" ]; then
 	install_packages $missing || die "the packages could not be installed: $missing"
 fi
 
-# missing_extras prints the packages of what only some tests need: clients that write into ecstats.
-missing_extras()
-{
-	/usr/bin/python3 -c 'import psycopg2' 2> /dev/null || echo python3-psycopg2
-	/usr/bin/python3 -c 'import psycopg' 2> /dev/null || echo python3-psycopg
-	command -v node > /dev/null || echo nodejs node-pg
-}
-
-if [ -n "${EXTRAS:-}" ] && command -v apt-get > /dev/null; then
-	extras=$(missing_extras)
-	for package in $extras; do
-		say "optional, missing: $package"
-		install_packages "$package" || say "(it could not be installed: what needs it is skipped)"
-	done
-fi
-
 pg=$(find_pg) || die "there is no PostgreSQL from 14 on with server headers (set PG_CONFIG to its pg_config)"
 pg_usable "$pg" || die "$pg is not usable: PostgreSQL from 14 on with server, headers and PGXS is needed"
 pg_has_cron "$pg" || die "PostgreSQL at $("$pg" --sharedir) has no pg_cron; install postgresql-$(pg_major "$pg")-cron"
+
+if [ -n "${EXTRAS:-}" ] && command -v apt-get > /dev/null; then
+	extras=$(echo $(missing_extras "$(pg_major "$pg")"))
+	if [ -n "$extras" ]; then
+		say "missing, for tests alone: $extras"
+		# Without the lists nothing is found; once is enough.
+		[ -n "$missing" ] || apt_get update 2> /dev/null || true
+		for package in $extras; do
+			install_packages "$package" 2> /dev/null || say "($package is not to be had: what needs it is skipped)"
+		done
+	fi
+fi
 
 cd "$root"
 say "building with $("$pg" --version)"

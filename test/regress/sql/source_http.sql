@@ -137,7 +137,7 @@ TRUNCATE ecstats.source_fetches RESTART IDENTITY;
 TRUNCATE ecstats.rejects;
 
 -- ---------------------------------------------------------------- the Link header, options.next, lines, events
-CREATE FUNCTION pg_temp.next(link text, url text DEFAULT 'https://api.example/v1/e?page={{page}}', options jsonb DEFAULT '{}', body jsonb DEFAULT '{}', elements int DEFAULT 1,
+CREATE FUNCTION pg_temp.next(link text, the_url text DEFAULT 'https://api.example/v1/e?page={{page}}', options jsonb DEFAULT '{}', body jsonb DEFAULT '{}', elements int DEFAULT 1,
 	OUT more boolean, OUT url text, OUT value text, OUT reason text) LANGUAGE plpgsql AS $$
 DECLARE
 	s ecstats.sources;
