@@ -29,6 +29,13 @@ SELECT 'o0-' || n, 1, ecstats.day_start(date '2026-03-03') + n * interval '1 hou
   FROM generate_series(1, 4) AS n;
 SELECT ecstats_track('[{"event": "click", "user_id": "u1", "timestamp": 1772400000}, {"event": "Bad Name", "user_id": "u1", "timestamp": 1772400000}]', 'quarantine');
 
+-- A source of each kind, one that has run and one that is being fetched.
+INSERT INTO ecstats.sources (name, target, query) VALUES ('dump', 'orders',
+	'SELECT ''src'' AS order_id, $1 AS order_time, ''p'' AS product_id, n AS quantity, n AS amount, n AS line_no FROM generate_series(0, 2) n');
+SELECT ecstats_collect('dump', '2026-03-05');
+INSERT INTO ecstats.sources (name, kind, target, url, secret, headers) VALUES ('dump api', 'http', 'events', 'https://api.example/e?d={{date}}', 's3cret', '{X-Shop: 1}');
+SELECT ecstats_collect('dump api', '2026-03-05');
+
 -- Channels, templates, reports, targets, jobs, a role that owns some.
 INSERT INTO ecstats.channels (name, kind, url, secret, options) VALUES
 	('ops', 'wecom', 'https://example.invalid/cgi-bin/webhook/send?key=k', NULL, '{"keyword": "日报"}'),

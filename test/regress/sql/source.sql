@@ -3,13 +3,12 @@ SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS ecstats CASCADE;
 CREATE EXTENSION ecstats;
 DROP SCHEMA IF EXISTS shop CASCADE;
-DROP ROLE IF EXISTS ecstats_s1;
-DROP ROLE IF EXISTS ecstats_s2;
 RESET client_min_messages;
 \set VERBOSITY default
 \set SHOW_CONTEXT never
 SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
+SET intervalstyle = 'postgres';
 UPDATE ecstats.config SET timezone = 'Asia/Shanghai';
 CREATE ROLE ecstats_s1;
 CREATE ROLE ecstats_s2;
@@ -211,3 +210,7 @@ RESET ROLE;
 DELETE FROM ecstats.sources;
 TRUNCATE ecstats.rejects, ecstats.order_lines;
 DELETE FROM ecstats.events;
+SET client_min_messages = warning;
+DROP EXTENSION ecstats CASCADE;
+DROP SCHEMA shop CASCADE;
+DROP ROLE ecstats_s1, ecstats_s2;

@@ -6,6 +6,7 @@ RESET client_min_messages;
 \set SHOW_CONTEXT never
 SET timezone = 'UTC';
 SET datestyle = 'ISO, YMD';
+SET intervalstyle = 'postgres';
 UPDATE ecstats.config SET timezone = 'Asia/Shanghai';
 CREATE FUNCTION pg_temp.answer(body text, status int DEFAULT 200, headers jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS
 	$$ SELECT jsonb_build_object('http_status', status, 'error_kind', NULL, 'headers', headers, 'body', body, 'truncated', false, 'elapsed_ms', 5) $$;
