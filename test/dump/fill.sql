@@ -31,7 +31,7 @@ SELECT ecstats_track('[{"event": "click", "user_id": "u1", "timestamp": 17724000
 
 -- A source of each kind, one that has run and one that is being fetched.
 INSERT INTO ecstats.sources (name, target, query) VALUES ('dump', 'orders',
-	'SELECT ''src'' AS order_id, $1 AS order_time, ''p'' AS product_id, n AS quantity, n AS amount, n AS line_no FROM generate_series(0, 2) n');
+	'SELECT ''src'' AS order_id, $1 AS order_time, ''p'' AS product_id, n AS quantity, n AS amount, n AS line_no FROM generate_series(1, 2) n');
 SELECT ecstats_collect('dump', '2026-03-05');
 INSERT INTO ecstats.sources (name, kind, target, url, secret, headers) VALUES ('dump api', 'http', 'events', 'https://api.example/e?d={{date}}', 's3cret', '{X-Shop: 1}');
 SELECT ecstats_collect('dump api', '2026-03-05');
