@@ -19,7 +19,8 @@ BEGIN
 				  HINT = 'Sources are track and order; leave it out for both.';
 	END IF;
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
-			  WHERE j.source IN ('track', 'order') AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
+			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
+				AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
 			  ORDER BY j.id FOR UPDATE LOOP
 		-- An order that was stored since is newer than its reject.
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (

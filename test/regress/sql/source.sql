@@ -69,6 +69,7 @@ UPDATE shop.orders SET amount = 6 WHERE order_id = 1 AND line_no = 2;
 SELECT ecstats_collect('shop', '2026-03-01');
 SELECT ecstats_collect('shop', '2026-03-01');
 SELECT id, source, day, payload, sqlstate, reason FROM ecstats.rejects ORDER BY id;
+SELECT ecstats_retry_rejects();
 UPDATE shop.orders SET amount = 1 WHERE order_id = 4;
 SELECT ecstats_collect('shop', '2026-03-01');
 SELECT id, source, day, payload -> 'order_id' AS order_id, sqlstate FROM ecstats.rejects ORDER BY id;
