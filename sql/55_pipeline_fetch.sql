@@ -308,3 +308,8 @@ CREATE OR REPLACE FUNCTION ecstats.source_receive(worker text, fetch_id bigint, 
 	SELECT ecstats.pipeline_receive(worker, fetch_id, page, result, clock_timestamp()) $$;
 COMMENT ON FUNCTION ecstats.source_receive(text, bigint, integer, jsonb) IS
 	'Takes the answer to a request of ecstats.source_claim in: next, done, retry, failed or ignored.';
+
+-- ecstats.pipeline_next_due: what else the pusher is to wake up for: source_next_due, for its heartbeat.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_next_due(at timestamptz) RETURNS timestamptz
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT ecstats.source_next_due(at) $$;
+COMMENT ON FUNCTION ecstats.pipeline_next_due(timestamptz) IS 'When a page of an HTTP source is due next; NULL when none waits.';

@@ -12,6 +12,7 @@
  */
 #include "postgres.h"
 
+#include <ctype.h>
 #include <signal.h>
 
 #include "access/xact.h"
@@ -21,6 +22,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
+#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -371,6 +373,8 @@ source_run(SourceQuery *query, const char *const *time_columns, SourceReader rea
 	PG_CATCH();
 	{
 		timers_stop();
+		/* What raised the error may hold the very locks that the next line takes. */
+		LWLockReleaseAll();
 		LockReleaseSession(USER_LOCKMETHOD);
 		MemoryContextSwitchTo(caller);
 		if (timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
