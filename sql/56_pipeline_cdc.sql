@@ -15,43 +15,42 @@
 CREATE OR REPLACE FUNCTION ecstats.pipeline_land_payload(mapping text[], landed jsonb, key_only boolean) RETURNS jsonb
 	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	head jsonb := '{}';
-	item jsonb := '{"line_no": 1}';
-	zone text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'timezone='));
+	head jsonb;
+	item jsonb;
+	zone text;
 	entry text;
-	target text;
-	value jsonb;
 BEGIN
 	FOREACH entry IN ARRAY mapping LOOP
-		target := rtrim(split_part(entry, '=', 1), ':');
-		CONTINUE WHEN target IN ('on_error', 'timezone')
-				   OR key_only AND target NOT IN ('order_id', 'line_no', 'order_time');
-		IF starts_with(entry, target || ':=') THEN
-			value := to_jsonb(substr(entry, length(target) + 3));
-		ELSE
-			value := landed -> substr(entry, length(target) + 2);
-		END IF;
-		CONTINUE WHEN value IS NULL OR value = 'null';
-		IF target IN ('line_no', 'quantity') THEN
-			IF jsonb_typeof(value) = 'string' AND value #>> '{}' ~ '^-?[0-9]{1,10}$' THEN
-				value := to_jsonb((value #>> '{}')::bigint);
-			END IF;
-			item := item || jsonb_build_object(target, value);
-		ELSIF target IN ('product_id', 'amount') THEN
-			item := item || jsonb_build_object(target, value);
-		ELSIF target IN ('order_time', 'paid_time') AND zone IS NOT NULL
-			AND value #>> '{}' ~ '^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$' THEN
-			head := head || jsonb_build_object(target, (value #>> '{}')::timestamp AT TIME ZONE zone);
-		ELSIF target = 'extra' AND jsonb_typeof(value) = 'string' THEN
-			head := head || jsonb_build_object(target, (value #>> '{}')::jsonb);
-		ELSE
-			head := head || jsonb_build_object(target, value);
+		IF starts_with(entry, 'timezone=') THEN
+			zone := substr(entry, 10);
 		END IF;
 	END LOOP;
+	WITH entries AS (			-- what stands before and behind the first =, and whether that is :=
+		SELECT rtrim(left(m, eq - 1), ':') AS target,
+			   CASE WHEN substr(m, eq - 1, 1) = ':' THEN to_jsonb(substr(m, eq + 1)) ELSE landed -> substr(m, eq + 1) END AS value
+		  FROM (SELECT u AS m, strpos(u, '=') AS eq FROM unnest(mapping) u) x
+	), sent AS (
+		SELECT e.target,
+			   CASE WHEN e.target IN ('line_no', 'quantity') AND jsonb_typeof(e.value) = 'string' AND e.value #>> '{}' ~ '^-?[0-9]{1,10}$'
+						THEN to_jsonb((e.value #>> '{}')::bigint)
+					WHEN e.target IN ('order_time', 'paid_time') AND zone IS NOT NULL
+						 AND e.value #>> '{}' ~ '^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$'
+						THEN to_jsonb((e.value #>> '{}')::timestamp AT TIME ZONE zone)
+					WHEN e.target = 'extra' AND jsonb_typeof(e.value) = 'string' THEN (e.value #>> '{}')::jsonb
+					ELSE e.value END AS value
+		  FROM entries e
+		 WHERE e.value <> 'null' AND e.target NOT IN ('on_error', 'timezone')
+		   AND (NOT key_only OR e.target IN ('order_id', 'line_no', 'order_time'))
+	)
+	SELECT jsonb_object_agg(s.target, s.value) FILTER (WHERE s.target NOT IN ('line_no', 'product_id', 'quantity', 'amount')),
+		   jsonb_object_agg(s.target, s.value) FILTER (WHERE s.target IN ('line_no', 'product_id', 'quantity', 'amount'))
+	  INTO head, item
+	  FROM sent s;
+	item := '{"line_no": 1}' || coalesce(item, '{}');
 	IF key_only THEN
 		item := item || '{"product_id": "-", "quantity": 1, "amount": 0}';
 	END IF;
-	RETURN head || jsonb_build_object('items', jsonb_build_array(item));
+	RETURN coalesce(head, '{}') || jsonb_build_object('items', jsonb_build_array(item));
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_land_payload(text[], jsonb, boolean) IS
@@ -61,13 +60,13 @@ COMMENT ON FUNCTION ecstats.pipeline_land_payload(text[], jsonb, boolean) IS
 CREATE OR REPLACE FUNCTION ecstats.pipeline_land_forget(landing text, mapping text[], landed jsonb) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+	line record;
 	lines bigint := 0;
 BEGIN
 	BEGIN
+		SELECT p.* INTO line FROM ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, true), false) p;
 		DELETE FROM ecstats.order_lines l
-		 USING ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, true), false) p
-		 WHERE p.sqlstate IS NULL
-		   AND (l.order_id, l.line_no, l.order_time) = (p.order_id COLLATE "C", p.line_no, p.order_time);
+		 WHERE l.order_id = line.order_id AND l.line_no = line.line_no AND l.order_time = line.order_time;
 		GET DIAGNOSTICS lines = ROW_COUNT;
 	EXCEPTION WHEN data_exception THEN
 		NULL;					-- it has no key: it never had a line
@@ -82,44 +81,18 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_land_forget(text, text[], jsonb) IS
 	'Deletes the line of a landed row, or its reject where it has none; returns lines deleted.';
 
--- ecstats.pipeline_land_put: the landed row's line is inserted or becomes what the row says. A line that says it
--- already is left alone before it is proposed: the CHECK would mark its days.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_land_put(mapping text[], landed jsonb) RETURNS TABLE (changed boolean, is_new boolean)
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	WITH parsed AS (
-		SELECT * FROM ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, false), true)
-	), written AS (
-		INSERT INTO ecstats.order_lines AS l (order_id, line_no, order_time, user_id, product_id, region, channel,
-											  quantity, amount, status, paid_time, extra)
-		SELECT p.order_id, p.line_no, p.order_time, p.user_id, p.product_id, p.region, p.channel,
-			   p.quantity, p.amount, p.status, p.paid_time, p.extra
-		  FROM parsed p
-		 WHERE NOT EXISTS (
-			SELECT FROM ecstats.order_lines l
-			 WHERE (l.order_id, l.line_no, l.order_time) = (p.order_id COLLATE "C", p.line_no, p.order_time)
-			   AND (l.user_id, l.product_id, l.region, l.channel, l.quantity, l.amount, l.status, l.paid_time, l.extra)
-				   IS NOT DISTINCT FROM
-				   (p.user_id COLLATE "C", p.product_id COLLATE "C", p.region COLLATE "C", p.channel COLLATE "C",
-					p.quantity, p.amount, p.status, p.paid_time, p.extra))
-		ON CONFLICT (order_id, line_no, order_time) DO UPDATE
-		   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
-			   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
-			   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra
-		RETURNING l.xmax = '0' AS is_new
-	)
-	SELECT count(*) > 0, coalesce(bool_or(w.is_new), false) FROM written w $$;
-COMMENT ON FUNCTION ecstats.pipeline_land_put(text[], jsonb) IS
-	'Upserts the line of a landed row: whether it changed, and whether it was not there. Errors as ecstats_order.';
-
 -- ecstats.pipeline_land: takes a row of a landing table from what it was to what it is; NULL: it was not, or is
 -- no more. Result: lines changed. Errors, with on_error=raise (the default): as ecstats_order, the row named.
+-- No sequential scan: an initial copy is one transaction, and its plans are those of a table that was empty.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_land(landing text, old_mapping text[], old_row jsonb, new_mapping text[], new_row jsonb)
 	RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	lines bigint := 0;
 	same_key boolean := false;
-	put record;
+	line record;
+	was ecstats.order_lines;
+	is_new boolean;
 	code text;
 	message text;
 	more text;
@@ -130,25 +103,44 @@ BEGIN
 	IF landing IS NULL OR (old_row IS NOT NULL AND old_mapping IS NULL) OR (new_row IS NOT NULL AND new_mapping IS NULL) THEN
 		RAISE EXCEPTION 'a landed row needs its table and its mapping' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	BEGIN
-		same_key := ecstats.pipeline_land_payload(old_mapping, old_row, true) = ecstats.pipeline_land_payload(new_mapping, new_row, true);
-	EXCEPTION WHEN data_exception THEN
-		NULL;					-- one of the two has no key
-	END;
-	IF old_row IS NOT NULL AND same_key IS NOT TRUE THEN
-		lines := ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+	IF old_row IS NOT NULL THEN
+		BEGIN
+			same_key := ecstats.pipeline_land_payload(old_mapping, old_row, true) = ecstats.pipeline_land_payload(new_mapping, new_row, true);
+		EXCEPTION WHEN data_exception THEN
+			NULL;				-- one of the two has no key
+		END;
+		IF same_key IS NOT TRUE THEN
+			lines := ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+		END IF;
 	END IF;
 	IF new_row IS NULL THEN
 		RETURN lines;
 	END IF;
 
 	BEGIN
-		SELECT * INTO put FROM ecstats.pipeline_land_put(new_mapping, new_row);
-		IF same_key AND put.is_new THEN			-- it was bad so far
+		SELECT p.* INTO line FROM ecstats.order_parse(ecstats.pipeline_land_payload(new_mapping, new_row, false), true) p;
+		SELECT * INTO was FROM ecstats.order_lines l
+		 WHERE l.order_id = line.order_id AND l.line_no = line.line_no AND l.order_time = line.order_time;
+		is_new := NOT FOUND;
+		-- A line that says it already is not even proposed: the CHECK would mark its days.
+		IF is_new OR (was.user_id, was.product_id, was.region, was.channel, was.quantity, was.amount, was.status, was.paid_time, was.extra)
+			IS DISTINCT FROM
+			(line.user_id, line.product_id, line.region, line.channel, line.quantity, line.amount, line.status, line.paid_time, line.extra) THEN
+			INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, region, channel,
+											 quantity, amount, status, paid_time, extra)
+			VALUES (line.order_id, line.line_no, line.order_time, line.user_id, line.product_id, line.region, line.channel,
+					line.quantity, line.amount, line.status, line.paid_time, line.extra)
+			ON CONFLICT (order_id, line_no, order_time) DO UPDATE
+			   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
+				   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
+				   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra;
+			lines := lines + 1;
+		END IF;
+		IF same_key AND is_new THEN				-- it was bad so far
 			DELETE FROM ecstats.rejects r
 			 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = old_row;
 		END IF;
-		RETURN lines + put.changed::integer;
+		RETURN lines;
 	EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
 		GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
 			advice = PG_EXCEPTION_HINT, of_column = COLUMN_NAME, of_constraint = CONSTRAINT_NAME;
