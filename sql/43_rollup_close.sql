@@ -93,6 +93,7 @@ COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
 CREATE OR REPLACE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT at >= ecstats.day_start(day + 1) + (SELECT c.close_grace FROM ecstats.config c)
+	   AND NOT EXISTS (SELECT FROM ecstats.sources s WHERE s.enabled AND (s.watermark >= ecstats.day_start(day + 1)) IS NOT TRUE)
 	   AND NOT EXISTS (
 		SELECT FROM pg_locks l
 		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -105,7 +106,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RET
 		   AND (l.relation = 'ecstats.order_lines'::regclass
 				OR l.relation IN (SELECT p.relid FROM pg_partition_tree('ecstats.events') p))) $$;
 COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
-	'True when close_grace has passed since the day''s end and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
+	'True when close_grace has passed since the day''s end, every enabled source''s watermark is past it and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
 
 -- ecstats.rollup_put: the only writer of daily_kpi. A first close is revision 1; a change of figures adds one
 -- and leaves its restatements; becoming complete is no revision. Result: true at the first close.

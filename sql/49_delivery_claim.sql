@@ -195,7 +195,8 @@ BEGIN
 				HAVING count(*) >= CASE WHEN s.paused_until IS NULL THEN coalesce(((k.options || c.options) ->> 'lane')::numeric, 1) ELSE 1 END) busy ON true
 			WHERE c.enabled AND h.due IS NOT NULL),
 		(SELECT min(d.lease_until) FROM ecstats.deliveries d WHERE d.status = 'sending'),
-		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending')) END;
+		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending'),
+		ecstats.pipeline_next_due(at)) END;
 END $$;
 COMMENT ON FUNCTION ecstats.pusher_beat_at(text, timestamptz) IS 'ecstats.pusher_beat at the instant at.';
 

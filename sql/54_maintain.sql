@@ -133,7 +133,7 @@ BEGIN
 	DELETE FROM ecstats.rejects r WHERE r.id IN (SELECT o.id FROM ecstats.rejects o WHERE o.received_at < before ORDER BY o.received_at LIMIT max_rows);
 	GET DIAGNOSTICS most = ROW_COUNT;
 	DELETE FROM ecstats.report_failures r WHERE r.id IN (SELECT o.id FROM ecstats.report_failures o WHERE o.at < before ORDER BY o.at LIMIT max_rows);
-	most := greatest(most, ecstats.job_prune(before, max_rows));
+	most := greatest(most, ecstats.job_prune(before, max_rows), ecstats.source_prune(before, max_rows));
 	n := ecstats.delivery_prune(before, max_rows);
 	RETURN greatest(most, n) >= max_rows;
 END

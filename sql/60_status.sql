@@ -184,6 +184,7 @@ BEGIN
 		format('%s, PostgreSQL %s', installed, current_setting('server_version')),
 		CASE WHEN installed <> loaded THEN format('the library is %s: ALTER EXTENSION ecstats UPDATE', loaded) END;
 	RETURN QUERY SELECT * FROM ecstats.status_intake(at);
+	RETURN QUERY SELECT * FROM ecstats.source_status(at);
 	RETURN QUERY SELECT * FROM ecstats.status_days(at);
 	RETURN QUERY SELECT * FROM ecstats.report_status();
 	RETURN QUERY SELECT * FROM ecstats.status_deliveries(at);

@@ -5,7 +5,7 @@
 -- function name (every overload). A profile's rows are all it gets: profiles add up, none contains another.
 CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
-	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
@@ -15,7 +15,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('report_item'), ('report_products'),
-		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('report_condition'), ('report_message'), ('report_status'))
+		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
@@ -27,6 +27,15 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	UNION ALL SELECT p, 'relation', r.object, 'SELECT', NULL FROM reads r, unnest('{reader,operator}'::text[]) p
 	UNION ALL SELECT p, 'relation', 'channels', 'SELECT', 'name, kind, options, enabled, created_at' FROM unnest('{reader,operator}'::text[]) p
 	UNION ALL SELECT p, 'function', f.object, 'EXECUTE', NULL FROM read_functions f, unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'relation', 'sources', 'SELECT', 'name, kind, target, owner, enabled, query, watermark_query, timeout, on_error, options, watermark, created_at, last_run_at, last_day, last_rows, last_error'
+	  FROM unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'relation', 'source_fetches', 'SELECT',
+		   (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+			 WHERE a.attrelid = to_regclass('ecstats.source_fetches') AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('next_url', 'next_value'))
+	  FROM unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'sources', p, 'name, kind, target, owner, enabled, query, watermark_query, url, headers, secret, timeout, on_error, options, watermark'
+	  FROM unnest('{INSERT,UPDATE}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'sources', 'DELETE', NULL
 	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
 	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
 		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
@@ -35,12 +44,12 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+	  FROM unnest('{ecstats_daily,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat}'::text[]) v
+	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v
 	-- a tick launches what is due, each run as its job's owner
 	UNION ALL SELECT p, 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v, unnest('{operator,pusher}'::text[]) p
