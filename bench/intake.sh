@@ -12,13 +12,13 @@ set -uo pipefail
 ROWS=${ROWS:-1000000}
 SECONDS_A_RUN=${SECONDS_A_RUN:-4}
 
-# copy_into TABLE FILE [DATABASE] prints the time of a COPY into the emptied table.
+# copy_into TABLE FILE [DATABASE [processor]] prints the time of a COPY into the emptied table.
 copy_into()
 {
 	local PGDATABASE=${3:-bench}
 	export PGDATABASE
 	quiet "TRUNCATE $1" "CHECKPOINT" &&
-		milliseconds "COPY $1 (event_time, user_id, event, event_id, page_url, extra) FROM '$work/cluster/$2'"
+		"${4:-milliseconds}" "COPY $1 (event_time, user_id, event, event_id, page_url, extra) FROM '$work/cluster/$2'"
 }
 
 # statement_of NAME: what is run for an array of events, pgbench's variable payload, which goes as a parameter.
@@ -76,7 +76,9 @@ with_arrays()
 part_copy()
 {
 	pairs "COPY of $ROWS events: ecstats.events / plain table" "<= 1.10" "copy_into ecstats.events rows" "copy_into bench.plain rows"
-	pairs "COPY: rules in a PL/pgSQL trigger / ecstats.events" ">= 4" "copy_into bench.trigger rows" "copy_into ecstats.events rows"
+	pairs "  the same in processor time" "<= 1.10" "copy_into ecstats.events rows bench processor" "copy_into bench.plain rows bench processor"
+	pairs "COPY: PL/pgSQL trigger, an error a rule / ecstats.events" ">= 4" "copy_into bench.trigger_named rows" "copy_into ecstats.events rows"
+	pairs "COPY: PL/pgSQL trigger, an error a column / ecstats.events" ">= 4" "copy_into bench.trigger rows" "copy_into ecstats.events rows"
 }
 
 part_track()

@@ -54,6 +54,15 @@ milliseconds()
 		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n 1
 }
 
+# processor STATEMENT prints the milliseconds of processor time that it takes of its session's process; unlike
+# the clock's, they do not count what else the machine does.
+processor()
+{
+	local used="SELECT split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)"
+	PGOPTIONS="-c client_min_messages=warning" psql -XqAt -v ON_ERROR_STOP=1 -c "$used" -c "$1" -c "$used" |
+		awk 'NR == 1 { before = $1 } { after = $1 } END { if (NR > 1) print (after - before) / 1e6 }'
+}
+
 # pairs TEXT GOAL A B: runs the commands A and B, which print a number each, by turns: a warm-up, then
 # $PAIRS pairs. Prints the median of A / B, its range, and whether GOAL ("<= 1.10" or ">= 4") is met.
 pairs()

@@ -2,7 +2,8 @@
 -- What ecstats.events is measured against: tables with the same columns, day partitions and unique index.
 CREATE SCHEMA bench;
 
--- kind: 'plain' (no rules), 'trigger' (the rules in a PL/pgSQL row trigger), 'checks' (the rules as SQL CHECKs).
+-- kind: 'plain' (no rules), 'trigger' and 'trigger_named' (the rules in a PL/pgSQL row trigger), 'checks' (the rules
+-- as SQL CHECKs).
 CREATE PROCEDURE bench.twin(kind text, from_day date, to_day date) LANGUAGE plpgsql AS $$
 DECLARE
 	d date;
@@ -22,7 +23,7 @@ BEGIN
 END
 $$;
 
--- The same rules, as one would write them in PL/pgSQL.
+-- The same rules in PL/pgSQL, as few conditions as possible: an error says only the column.
 CREATE FUNCTION bench.rules() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF NEW.event_time < '2000-01-01 00:00:00+00' OR NEW.event_time > clock_timestamp() + interval '1 day' THEN
@@ -42,6 +43,56 @@ BEGIN
 END
 $$;
 
+-- The same rules in PL/pgSQL, with what the C rules say: an error names the rule, the value and the cure.
+CREATE FUNCTION bench.rules_named() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	bytes integer;
+BEGIN
+	IF NEW.event_time < '2000-01-01 00:00:00+00' THEN
+		RAISE check_violation USING MESSAGE = 'event_time is before 2000-01-01', COLUMN = 'event_time', DETAIL = NEW.event_time, HINT = 'Check the unit.';
+	END IF;
+	IF NEW.event_time > clock_timestamp() + interval '1 day' THEN
+		RAISE check_violation USING MESSAGE = 'event_time is ahead of the clock', COLUMN = 'event_time', DETAIL = NEW.event_time, HINT = 'Check the clock.';
+	END IF;
+	bytes := octet_length(NEW.user_id);
+	IF bytes = 0 THEN
+		RAISE check_violation USING MESSAGE = 'user_id is empty', COLUMN = 'user_id', HINT = 'Send a value.';
+	END IF;
+	IF bytes > 128 THEN
+		RAISE check_violation USING MESSAGE = 'user_id is too long', COLUMN = 'user_id', DETAIL = left(NEW.user_id, 60), HINT = 'Shorten it.';
+	END IF;
+	IF NEW.user_id ~ '[[:cntrl:]]' THEN
+		RAISE check_violation USING MESSAGE = 'user_id has a control character', COLUMN = 'user_id', DETAIL = left(NEW.user_id, 60), HINT = 'Remove it.';
+	END IF;
+	bytes := octet_length(NEW.event);
+	IF bytes = 0 THEN
+		RAISE check_violation USING MESSAGE = 'event is empty', COLUMN = 'event', HINT = 'Send a value.';
+	END IF;
+	IF bytes > 64 THEN
+		RAISE check_violation USING MESSAGE = 'event is too long', COLUMN = 'event', DETAIL = left(NEW.event, 60), HINT = 'Shorten it.';
+	END IF;
+	IF NEW.event !~ '^[a-z][a-z0-9_.:-]*$' THEN
+		RAISE check_violation USING MESSAGE = 'event is no name', COLUMN = 'event', DETAIL = left(NEW.event, 60), HINT = 'Lower-case letters and digits.';
+	END IF;
+	IF octet_length(NEW.page_url) > 2048 THEN
+		RAISE check_violation USING MESSAGE = 'page_url is too long', COLUMN = 'page_url', DETAIL = left(NEW.page_url, 60), HINT = 'Shorten it.';
+	END IF;
+	IF NEW.page_url ~ '[[:cntrl:]]' THEN
+		RAISE check_violation USING MESSAGE = 'page_url has a control character', COLUMN = 'page_url', DETAIL = left(NEW.page_url, 60), HINT = 'Remove it.';
+	END IF;
+	IF jsonb_typeof(NEW.extra) <> 'object' THEN
+		RAISE check_violation USING MESSAGE = 'extra is no object', COLUMN = 'extra', HINT = 'Send an object.';
+	END IF;
+	IF (SELECT count(*) FROM jsonb_object_keys(NEW.extra)) > 64 THEN
+		RAISE check_violation USING MESSAGE = 'extra has too many members', COLUMN = 'extra', HINT = 'Leave some out.';
+	END IF;
+	IF octet_length(NEW.extra::text) > 16384 THEN
+		RAISE check_violation USING MESSAGE = 'extra is too large', COLUMN = 'extra', HINT = 'Keep large values elsewhere.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+
 -- An expression that a CHECK may hold: sub-selects are not allowed there.
 CREATE FUNCTION bench.members(extra jsonb) RETURNS bigint LANGUAGE sql IMMUTABLE AS
 	$$ SELECT count(*) FROM jsonb_object_keys(extra) $$;
@@ -51,6 +102,8 @@ BEGIN
 	CALL bench.twin('plain', from_day, to_day);
 	CALL bench.twin('trigger', from_day, to_day);
 	CREATE TRIGGER rules BEFORE INSERT ON bench.trigger FOR EACH ROW EXECUTE FUNCTION bench.rules();
+	CALL bench.twin('trigger_named', from_day, to_day);
+	CREATE TRIGGER rules BEFORE INSERT ON bench.trigger_named FOR EACH ROW EXECUTE FUNCTION bench.rules_named();
 	CALL bench.twin('checks', from_day, to_day);
 	ALTER TABLE bench.checks
 		ADD CHECK (event_time >= '2000-01-01 00:00:00+00' AND event_time <= clock_timestamp() + interval '1 day'),
