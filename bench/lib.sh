@@ -20,7 +20,7 @@ bench_begin()
 	trap 'exit 130' INT TERM
 	mkdir "$work/cluster"
 	[ "$(id -u)" -ne 0 ] || chown "$(cluster_user)" "$work/cluster"
-	cluster_init "$work/cluster" postgres "shared_buffers = 2GB" "max_wal_size = 16GB" "checkpoint_timeout = 1h" \
+	cluster_init "$work/cluster" postgres "shared_buffers = 2GB" "max_wal_size = 16GB" "min_wal_size = 8GB" "wal_level = replica" "wal_buffers = 64MB" "checkpoint_timeout = 1h" \
 		"fsync = off" "autovacuum = off" "jit = off" "timezone = 'UTC'" "log_timezone = 'UTC'" \
 		"max_locks_per_transaction = 512" "$@" || exit 1
 	cluster_start "$work/cluster" || exit 1

@@ -42,6 +42,37 @@ CREATE OR REPLACE FUNCTION ecstats.event_conflicts(payload jsonb)
 COMMENT ON FUNCTION ecstats.event_conflicts(jsonb) IS
 	'Elements of a payload whose key is stored with other content.';
 
+-- ecstats.event_insert: stores the elements, all of which must be valid. Looking for a key before each row costs
+-- more than a third of an insert, and batches are seldom repeats: a larger one is tried without. Where it meets a
+-- key that is there (a repeated call does so at its first row), that try is undone and repeats are looked for. Not
+-- in a transaction block: many calls in one would leave it with as many subtransactions.
+CREATE OR REPLACE FUNCTION ecstats.event_insert(payload jsonb, elements bigint) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stored bigint;
+BEGIN
+	IF elements >= 20 AND NOT ecstats.in_transaction_block() THEN
+		BEGIN
+			INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+			SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+			  FROM ecstats.event_parse(payload, true) p;
+			GET DIAGNOSTICS stored = ROW_COUNT;
+			RETURN stored;
+		EXCEPTION WHEN unique_violation THEN
+			NULL;
+		END;
+	END IF;
+	INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+	SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+	  FROM ecstats.event_parse(payload, true) p
+	ON CONFLICT DO NOTHING;
+	GET DIAGNOSTICS stored = ROW_COUNT;
+	RETURN stored;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_insert(jsonb, bigint) IS
+	'Stores the elements of a payload that has so many of them and returns how many were stored; repeats are not. Raises what is wrong with the first bad one.';
+
 -- ecstats.event_quarantine: stores the valid elements and keeps the others as rejects. One statement, so that
 -- every element is judged once, by one reading of the clock.
 CREATE OR REPLACE FUNCTION ecstats.event_quarantine(payload jsonb, OUT valid bigint, OUT stored bigint)
@@ -84,12 +115,8 @@ BEGIN
 		PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
 	END IF;
 	IF raise_errors THEN		-- all of them are valid, or this does not return
-		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
-		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
-		  FROM ecstats.event_parse(payload, true) p
-		ON CONFLICT DO NOTHING;
-		GET DIAGNOSTICS stored = ROW_COUNT;
 		valid := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
+		stored := ecstats.event_insert(payload, valid);
 	ELSE
 		SELECT q.valid, q.stored INTO valid, stored FROM ecstats.event_quarantine(payload) q;
 	END IF;

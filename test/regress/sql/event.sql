@@ -127,3 +127,18 @@ SELECT DISTINCT day FROM ecstats.day_marks ORDER BY day;
 
 -- DROP EXTENSION refuses while there is data
 DROP EXTENSION ecstats;
+
+-- larger arrays: a repeat, one that overlaps, one that repeats itself, a key with other content, one in a block
+CREATE FUNCTION pg_temp.many(from_no int, to_no int, name text DEFAULT 'click') RETURNS jsonb LANGUAGE sql AS $$
+	SELECT jsonb_agg(jsonb_build_object('event', name, 'user_id', 'many', 'timestamp', 1712050800 + i,
+										'event_id', '00000000-0000-4000-8000-' || lpad(i::text, 12, '0'))) FROM generate_series(from_no, to_no) i $$;
+SELECT ecstats_track(pg_temp.many(1, 30));
+SELECT ecstats_track(pg_temp.many(1, 30)) AS again;
+SELECT ecstats_track(pg_temp.many(20, 49)) AS overlapping;
+SELECT ecstats_track(pg_temp.many(60, 79) || pg_temp.many(70, 89)) AS itself_twice;
+SELECT ecstats_track(pg_temp.many(100, 129) || pg_temp.many(49, 49, 'view'));
+SELECT ecstats_track(pg_temp.many(100, 129) || '{}');
+BEGIN;
+SELECT ecstats_track(pg_temp.many(40, 69)) AS in_a_block;
+COMMIT;
+SELECT count(*), count(DISTINCT event_id) FROM ecstats.events WHERE user_id = 'many';
