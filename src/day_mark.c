@@ -37,8 +37,11 @@
 PG_FUNCTION_INFO_V1(ecstats_row_changed);
 
 /* The days that this transaction saw; a set, in a context that lives as long as the transaction. */
-static HTAB *noted_days = NULL;
+static bool any_noted = false;
+static DateADT first_noted;		/* most transactions see one day: that one needs no set */
+static HTAB *noted_days = NULL; /* the others */
 static DateADT last_noted;		/* the day noted last: rows come in runs */
+static DateADT earliest_noted;
 static bool suppressed = false; /* GUC ecstats.suppress_marks, set by the mover of strays */
 
 static void write_marks(void);
@@ -83,12 +86,29 @@ ecstats_day_note(TimestampTz ts)
 		ecstats_restoring())
 		return;
 	day = ecstats_day_of(ts);
-	if (noted_days != NULL && day == last_noted)
+	if (any_noted && day == last_noted)
 		return;
-	if (noted_days == NULL)
-		noted_days_create();
-	hash_search(noted_days, &day, HASH_ENTER, NULL);
+	if (!any_noted)
+		first_noted = earliest_noted = day;
+	else if (day != first_noted)
+	{
+		if (noted_days == NULL)
+			noted_days_create();
+		hash_search(noted_days, &day, HASH_ENTER, NULL);
+	}
+	any_noted = true;
 	last_noted = day;
+	earliest_noted = Min(earliest_noted, day);
+}
+
+/*
+ * forget_days empties the set; its memory goes with the transaction.
+ */
+static void
+forget_days(void)
+{
+	any_noted = false;
+	noted_days = NULL;
 }
 
 /*
@@ -101,9 +121,9 @@ at_xact_event(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			if (noted_days != NULL || ecstats_drop_guard_wanted())
+			if (any_noted || ecstats_drop_guard_wanted())
 				ecstats_drop_guard_ensure();
-			if (noted_days != NULL)
+			if (any_noted)
 				write_marks();
 			break;
 		case XACT_EVENT_COMMIT:
@@ -111,7 +131,7 @@ at_xact_event(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_PARALLEL_ABORT:
-			noted_days = NULL; /* its memory goes with the transaction */
+			forget_days();
 			ecstats_drop_guard_forget();
 			break;
 		default:
@@ -133,9 +153,30 @@ ecstats_day_mark_init(void)
 }
 
 /*
- * write_marks appends one row to ecstats.day_marks for each noted day that has ended. Marks are only
- * ever appended, so that writers never wait for each other. The table has no trigger: a plain insert,
- * whatever role the inserter is.
+ * write_mark appends the row of one day.
+ */
+static void
+write_mark(Relation rel, DateADT day)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+	Datum *values = palloc0(sizeof(Datum) * desc->natts);
+	bool *nulls = palloc(sizeof(bool) * desc->natts);
+	HeapTuple tuple;
+
+	memset(nulls, true, desc->natts);
+	nulls[0] = false;
+	values[0] = DateADTGetDatum(day);
+	tuple = heap_form_tuple(desc, values, nulls);
+	CatalogTupleInsert(rel, tuple); /* a plain insert that knows of indexes */
+	heap_freetuple(tuple);
+	pfree(values);
+	pfree(nulls);
+}
+
+/*
+ * write_marks appends one row to ecstats.day_marks for each noted day that has ended, and does not even open
+ * it where none has. Marks are only ever appended, so that writers never wait for each other. The table
+ * has no trigger: a plain insert, whatever role the inserter is.
  */
 static void
 write_marks(void)
@@ -144,39 +185,31 @@ write_marks(void)
 	DateADT *entry;
 	DateADT today;
 	Relation rel;
-	Datum *values;
-	bool *nulls;
-	int natts;
 	Oid relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
 
 	if (!OidIsValid(relid))
 	{
-		noted_days = NULL; /* the extension was dropped in this transaction */
+		forget_days(); /* the extension was dropped in this transaction */
 		return;
 	}
 	today = ecstats_day_of(GetCurrentTimestamp());
-	rel = table_open(relid, RowExclusiveLock);
-
-	natts = RelationGetDescr(rel)->natts;
-	values = palloc0(sizeof(Datum) * natts);
-	nulls = palloc(sizeof(bool) * natts);
-	memset(nulls, true, natts);
-	nulls[0] = false;
-
-	hash_seq_init(&seq, noted_days);
-	while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
+	if (earliest_noted < today)
 	{
-		HeapTuple tuple;
-
-		if (*entry >= today)
-			continue;
-		values[0] = DateADTGetDatum(*entry);
-		tuple = heap_form_tuple(RelationGetDescr(rel), values, nulls);
-		CatalogTupleInsert(rel, tuple); /* a plain insert that knows of indexes */
-		heap_freetuple(tuple);
+		rel = table_open(relid, RowExclusiveLock);
+		if (first_noted < today)
+			write_mark(rel, first_noted);
+		if (noted_days != NULL)
+		{
+			hash_seq_init(&seq, noted_days);
+			while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
+			{
+				if (*entry < today)
+					write_mark(rel, *entry);
+			}
+		}
+		table_close(rel, NoLock);
 	}
-	table_close(rel, NoLock);
-	noted_days = NULL;
+	forget_days();
 }
 
 /*
