@@ -262,8 +262,10 @@ CREATE TABLE ecstats.rejects (
 	reason		text NOT NULL
 );
 CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
-COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now';
-COMMENT ON COLUMN ecstats.rejects.source IS '''track'' or ''order''';
+-- A landed row (56_pipeline_cdc.sql) is found again by what it was.
+CREATE INDEX rejects_landed ON ecstats.rejects USING hash (payload) WHERE left(source, 5) = 'land:';
+COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now, a landed row comes again with its next change';
+COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or ''land:'' and a table that replication fills';
 COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
 
 -- sql/20_event_c.sql
@@ -282,6 +284,11 @@ CREATE FUNCTION ecstats.event_parse(payload jsonb, raise boolean)
 COMMENT ON FUNCTION ecstats.event_parse(jsonb, boolean) IS
 	'One row an element of an event payload (an object or an array of at most 100,000): columns of ecstats.events, or sqlstate, reason and the element. raise: the first bad element is an error.';
 
+
+CREATE FUNCTION ecstats.event_days_ready(at timestamptz) RETURNS boolean
+	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'ecstats_event_days_ready';
+COMMENT ON FUNCTION ecstats.event_days_ready(timestamptz) IS
+	'True where each business day from 7 before at''s to the day after it has its partition.';
 -- sql/21_order_c.sql
 -- What an order line must be, in C.
 
@@ -537,6 +544,27 @@ CREATE FUNCTION ecstats.job_wait(milliseconds int) RETURNS int
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ecstats_job_wait';
 COMMENT ON FUNCTION ecstats.job_wait(int) IS
 	'Waits until a worker that this session launched with keep ends, at most that many milliseconds; returns how many are still going.';
+-- sql/26_source_c.sql
+-- What the source area has in C: the query of a source, run as its owner under a security-restricted context.
+
+CREATE FUNCTION ecstats.source_check_query(query text) RETURNS void
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_source_check_query';
+COMMENT ON FUNCTION ecstats.source_check_query(text) IS
+	'Raises unless query is the name of a relation or one SELECT (42601, 22023). Names are not looked up.';
+
+CREATE FUNCTION ecstats.source_rows(target text, source text, owner oid, query text, from_time timestamptz,
+											   to_time timestamptz, timezone text, timeout_ms integer)
+	RETURNS TABLE (batch jsonb)
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE ROWS 100 AS 'MODULE_PATHNAME', 'ecstats_source_rows';
+COMMENT ON FUNCTION ecstats.source_rows(text, text, oid, text, timestamptz, timestamptz, text, integer) IS
+	'Runs the query of a source as owner, read-only, with from_time and to_time as $1 and $2, and returns its rows as arrays of elements of the intake. Times without a zone are of timezone. Superusers only: use ecstats_collect. 57014 past timeout_ms.';
+
+CREATE FUNCTION ecstats.source_instant(source text, owner oid, query text, from_time timestamptz, to_time timestamptz,
+												  timezone text, timeout_ms integer)
+	RETURNS timestamptz
+	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ecstats_source_instant';
+COMMENT ON FUNCTION ecstats.source_instant(text, oid, text, timestamptz, timestamptz, text, integer) IS
+	'Runs the watermark query of a source as ecstats.source_rows runs its query, and returns its one instant; NULL where it says nothing. Superusers only.';
 -- sql/30_event_tables.sql
 -- Events: append-only, partitioned by business day.
 
@@ -645,6 +673,98 @@ CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.order_lines
 	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated();
 ALTER TABLE ecstats.order_lines ENABLE ALWAYS TRIGGER truncated;
 
+-- sql/31_source_tables.sql
+-- Where rows are taken from: tables, views and foreign tables of this database, and HTTP APIs.
+
+CREATE TABLE ecstats.sources (
+	name			text COLLATE "C" PRIMARY KEY,
+	kind			text NOT NULL DEFAULT 'query',
+	target			text NOT NULL,
+	owner			text NOT NULL DEFAULT current_user,
+	owner_id		oid,
+	enabled			boolean NOT NULL DEFAULT true,
+	query			text,
+	watermark_query	text,
+	url				text,
+	headers			text[] NOT NULL DEFAULT '{}',
+	secret			text,
+	timeout			interval NOT NULL DEFAULT '1 minute',
+	on_error		text NOT NULL DEFAULT 'quarantine',
+	options			jsonb NOT NULL DEFAULT '{}',
+	watermark		timestamptz,
+	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	last_run_at		timestamptz,
+	last_day		date,
+	last_rows		bigint,
+	last_error		text,
+	CONSTRAINT sources_name_1_to_100_bytes_without_control CHECK (octet_length(name) BETWEEN 1 AND 100 AND name !~ '[[:cntrl:]]'),
+	CONSTRAINT sources_name_is_not_an_intake CHECK (name NOT IN ('track', 'order')),
+	CONSTRAINT sources_kind_is_query_or_http CHECK (kind IN ('query', 'http')),
+	CONSTRAINT sources_target_is_events_or_orders CHECK (target IN ('events', 'orders')),
+	CONSTRAINT sources_on_error_is_quarantine_or_raise CHECK (on_error IN ('quarantine', 'raise')),
+	CONSTRAINT sources_of_kind_query_have_a_query CHECK (kind <> 'query' OR query IS NOT NULL),
+	CONSTRAINT sources_of_kind_query_have_no_url CHECK (kind <> 'query' OR url IS NULL AND secret IS NULL AND headers = '{}'),
+	CONSTRAINT sources_of_kind_http_have_a_url CHECK (kind <> 'http' OR url IS NOT NULL),
+	CONSTRAINT sources_of_kind_http_have_no_query CHECK (kind <> 'http' OR query IS NULL AND watermark_query IS NULL),
+	CONSTRAINT sources_query_at_most_1_mb CHECK (octet_length(query) <= 1000000 AND octet_length(watermark_query) <= 1000000),
+	CONSTRAINT sources_url_is_http_without_spaces CHECK (octet_length(url) <= 4000 AND url ~ '^https?://[^/?#\s[:cntrl:]]+[^\s[:cntrl:]]*$'),
+	CONSTRAINT sources_secret_without_control CHECK (octet_length(secret) BETWEEN 1 AND 8000 AND secret !~ '[[:cntrl:]]'),
+	CONSTRAINT sources_timeout_1_ms_to_1_day CHECK (timeout BETWEEN interval '1 millisecond' AND interval '1 day'),
+	CONSTRAINT sources_timeout_of_a_request_1_s_to_10_min CHECK (kind <> 'http' OR timeout BETWEEN interval '1 second' AND interval '10 minutes'),
+	CONSTRAINT sources_options_is_an_object CHECK (jsonb_typeof(options) = 'object'),
+	CONSTRAINT sources_watermark_is_finite CHECK (isfinite(watermark))
+);
+COMMENT ON TABLE ecstats.sources IS 'Where ecstats_collect takes events and orders from; the owner is the current user, whatever is written (a superuser may set another)';
+COMMENT ON COLUMN ecstats.sources.kind IS 'query: a SELECT or a relation of this database; http: an API that the pusher asks';
+COMMENT ON COLUMN ecstats.sources.owner IS 'The role that the query is run as';
+COMMENT ON COLUMN ecstats.sources.owner_id IS 'Which role that name was when the row was written: a role made later under the same name inherits no source. NULL after a restore, until it is used';
+COMMENT ON COLUMN ecstats.sources.query IS 'One SELECT, $1 and $2 (timestamptz) being where the day begins and ends, or schema.name of a relation; columns are taken by their names';
+COMMENT ON COLUMN ecstats.sources.watermark_query IS 'One SELECT of one instant up to which the source is complete; without it a run says so itself';
+COMMENT ON COLUMN ecstats.sources.url IS 'With {{date}}, {{from}}, {{to}} and {{page}}';
+COMMENT ON COLUMN ecstats.sources.headers IS 'Lines "Name: value" sent along; may hold credentials';
+COMMENT ON COLUMN ecstats.sources.secret IS 'Sent as "Authorization: Bearer …", or in the header that options.secret_header names';
+COMMENT ON COLUMN ecstats.sources.timeout IS 'Of the query, or of one request';
+COMMENT ON COLUMN ecstats.sources.on_error IS 'A row that breaks a rule: quarantine keeps it in ecstats.rejects, raise fails the run';
+COMMENT ON COLUMN ecstats.sources.options IS 'query: replace; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
+COMMENT ON COLUMN ecstats.sources.watermark IS 'Everything before it has been taken in; a day is complete when it has passed the day''s end. NULL: nothing yet';
+COMMENT ON COLUMN ecstats.sources.last_rows IS 'Rows taken by the last run that succeeded';
+COMMENT ON COLUMN ecstats.sources.last_error IS 'Why the last fetch failed (kind http); a failed query is an error of ecstats_collect';
+
+CREATE TABLE ecstats.source_fetches (
+	fetch_id		bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	source			text COLLATE "C" NOT NULL,
+	day				date NOT NULL,
+	state			text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'fetching', 'done', 'failed')),
+	page			integer NOT NULL DEFAULT 1 CHECK (page >= 1),
+	pages			integer NOT NULL DEFAULT 0,
+	rows			bigint NOT NULL DEFAULT 0,
+	attempts		integer NOT NULL DEFAULT 0,
+	next_attempt_at	timestamptz NOT NULL,
+	lease_until		timestamptz,
+	worker			text,
+	error			text,
+	created_at		timestamptz NOT NULL,
+	finished_at		timestamptz,
+	next_url		text,
+	next_value		text,
+	rejects			bigint[] NOT NULL DEFAULT '{}'
+);
+CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
+CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
+COMMENT ON TABLE ecstats.source_fetches IS 'Days asked of HTTP sources, a row a fetch: pending → fetching → pending (next page, or again) | done | failed';
+COMMENT ON COLUMN ecstats.source_fetches.page IS 'The page that is asked for next, from 1';
+COMMENT ON COLUMN ecstats.source_fetches.pages IS 'Pages taken';
+COMMENT ON COLUMN ecstats.source_fetches.rows IS 'Rows taken';
+COMMENT ON COLUMN ecstats.source_fetches.attempts IS 'Failed attempts at this page';
+COMMENT ON COLUMN ecstats.source_fetches.next_url IS 'Where the answer said that the next page is; may hold credentials';
+COMMENT ON COLUMN ecstats.source_fetches.next_value IS 'What the answer said that {{page}} is next';
+COMMENT ON COLUMN ecstats.source_fetches.rejects IS 'Rejects that this fetch met so far';
+
+-- Rejects of a source belong to the day that was asked for: its next run takes them back or confirms them.
+ALTER TABLE ecstats.rejects ADD COLUMN day date;
+CREATE INDEX rejects_source_day ON ecstats.rejects (source, day) WHERE day IS NOT NULL;
+COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or the name of a source';
+COMMENT ON COLUMN ecstats.rejects.day IS 'The business day that the source was asked for; NULL: sent by a client';
 -- sql/32_rollup_tables.sql
 -- What a closed day leaves behind.
 
@@ -777,13 +897,17 @@ CREATE TABLE ecstats.day_state (
 	unseen		xid[] NOT NULL DEFAULT '{}',
 	cluster		bigint NOT NULL,
 	partitioned	boolean NOT NULL DEFAULT false,
-	frozen		boolean NOT NULL DEFAULT false
+	frozen		boolean NOT NULL DEFAULT false,
+	events_dropped	boolean NOT NULL DEFAULT false,
+	orders_dropped	boolean NOT NULL DEFAULT false
 );
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
 COMMENT ON COLUMN ecstats.day_state.partitioned IS 'The day had a partition of its own when it was computed';
 COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never computed again';
+COMMENT ON COLUMN ecstats.day_state.events_dropped IS 'Its events were dropped by config.event_retention; what came since then stays';
+COMMENT ON COLUMN ecstats.day_state.orders_dropped IS 'Its order lines were dropped by config.order_retention; what came since then stays';
 
 -- sql/33_job_tables.sql
 -- The ledger: what is to run and when, and every run there was.
@@ -1538,7 +1662,7 @@ INSERT INTO ecstats.reports (name, template) VALUES ('daily', 'daily_cn'), ('dai
 -- Intake of events as JSON.
 
 -- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
--- tomorrow) and have none. Cheap when all are there, which is nearly always. Where a lock was busy, this
+-- tomorrow) and have none. Called when one of these days lacks its partition. Where a lock was busy, this
 -- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms. Within a
 -- transaction block none are made: everybody would wait for its end.
 CREATE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
@@ -1547,8 +1671,7 @@ DECLARE
 	today date := ecstats.day_of(at);
 	d date;
 BEGIN
-	IF NOT EXISTS (SELECT FROM generate_series(-7, 1) AS i WHERE NOT ecstats.day_partition_exists(today + i))
-		OR ecstats.in_transaction_block()
+	IF ecstats.in_transaction_block()
 		OR extract(epoch FROM at) < nullif(current_setting('ecstats.next_partition_try', true), '')::numeric THEN
 		RETURN;
 	END IF;
@@ -1579,6 +1702,58 @@ CREATE FUNCTION ecstats.event_conflicts(payload jsonb)
 COMMENT ON FUNCTION ecstats.event_conflicts(jsonb) IS
 	'Elements of a payload whose key is stored with other content.';
 
+-- ecstats.event_insert: stores the elements, all of which must be valid. Looking for a key before each row costs
+-- more than a third of an insert, and batches are seldom repeats: a larger one is tried without. Where it meets a
+-- key that is there (a repeated call does so at its first row), that try is undone and repeats are looked for. Not
+-- in a transaction block: many calls in one would leave it with as many subtransactions.
+CREATE FUNCTION ecstats.event_insert(payload jsonb, elements bigint) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stored bigint;
+BEGIN
+	IF elements >= 20 AND NOT ecstats.in_transaction_block() THEN
+		BEGIN
+			INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+			SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+			  FROM ecstats.event_parse(payload, true) p;
+			GET DIAGNOSTICS stored = ROW_COUNT;
+			RETURN stored;
+		EXCEPTION WHEN unique_violation THEN
+			NULL;
+		END;
+	END IF;
+	INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+	SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+	  FROM ecstats.event_parse(payload, true) p
+	ON CONFLICT DO NOTHING;
+	GET DIAGNOSTICS stored = ROW_COUNT;
+	RETURN stored;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_insert(jsonb, bigint) IS
+	'Stores the elements of a payload that has so many of them and returns how many were stored; repeats are not. Raises what is wrong with the first bad one.';
+
+-- ecstats.event_quarantine: stores the valid elements and keeps the others as rejects. One statement, so that
+-- every element is judged once, by one reading of the clock.
+CREATE FUNCTION ecstats.event_quarantine(payload jsonb, OUT valid bigint, OUT stored bigint)
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH parsed AS MATERIALIZED (
+		SELECT * FROM ecstats.event_parse(payload, false)
+	), stored_rows AS (
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+		  FROM parsed p WHERE p.sqlstate IS NULL
+		ON CONFLICT DO NOTHING
+		RETURNING 1
+	), rejected AS (
+		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+		SELECT 'track', p.payload_element, p.sqlstate, p.reason
+		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
+	)
+	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows) FROM parsed p $$;
+COMMENT ON FUNCTION ecstats.event_quarantine(jsonb) IS
+	'Stores the valid elements of a payload and puts the others into ecstats.rejects; how many are valid, and how many of these were stored.';
+
 -- ecstats_track: stores one event or an array of them.
 -- Arguments: payload, an object {event, timestamp, user_id, page_url?, extra?, event_id?} or an array of at
 -- most 100,000; on_error 'raise' (the first bad element is an error and nothing is stored) or 'quarantine'.
@@ -1596,24 +1771,15 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
-
-	WITH parsed AS MATERIALIZED (
-		SELECT * FROM ecstats.event_parse(payload, raise_errors)
-	), stored_rows AS (
-		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
-		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
-		  FROM parsed p WHERE p.sqlstate IS NULL
-		ON CONFLICT DO NOTHING
-		RETURNING 1
-	), rejected AS (
-		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
-		SELECT 'track', p.payload_element, p.sqlstate, p.reason
-		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
-	)
-	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows)
-	  INTO valid, stored
-	  FROM parsed p;
+	IF NOT ecstats.event_days_ready(clock_timestamp()) THEN
+		PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
+	END IF;
+	IF raise_errors THEN		-- all of them are valid, or this does not return
+		valid := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
+		stored := ecstats.event_insert(payload, valid);
+	ELSE
+		SELECT q.valid, q.stored INTO valid, stored FROM ecstats.event_quarantine(payload) q;
+	END IF;
 
 	IF stored < valid THEN
 		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload) LOOP
@@ -1911,6 +2077,414 @@ $$;
 COMMENT ON FUNCTION @extschema@.ecstats_order(jsonb, text) IS
 	'Stores one order or an array of them (at most 100,000): replaces the lines of (order_id, order_time) and returns the lines changed, 0 for a repeat. on_error: raise (default) or quarantine. Errors name element, item, member and value.';
 
+-- sql/42_source.sql
+-- Sources: who may write which, what is accepted, how far each has come.
+
+-- The guard runs as the writer: current_user in a plain trigger cannot be claimed by a caller.
+CREATE FUNCTION ecstats.source_guard() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
+	me oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);
+BEGIN
+	IF TG_OP <> 'INSERT' AND NOT super AND (OLD.owner <> current_user OR coalesce(OLD.owner_id, me) <> me) THEN
+		RAISE EXCEPTION 'source "%" belongs to another role', OLD.name
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Its owner is "%s".', OLD.owner),
+				  HINT = 'Take another name, or ask its owner or a superuser.';
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	IF NOT super OR NEW.owner IS NULL THEN
+		NEW.owner := current_user;
+	END IF;
+	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.query, NEW.watermark_query) IS DISTINCT FROM (OLD.owner, OLD.query, OLD.watermark_query) THEN
+		NEW.owner_id := CASE WHEN current_setting('check_function_bodies')::boolean
+							 THEN (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.owner) END;
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_guard() IS
+	'Trigger of ecstats.sources that runs as the writer: forces the owner, refuses another role''s source (42501).';
+
+-- ecstats.source_wrong: raises that a setting of a source is wrong.
+CREATE FUNCTION ecstats.source_wrong(source text, what text, hint text) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RAISE EXCEPTION 'invalid setting of source "%"', source USING ERRCODE = 'invalid_parameter_value', DETAIL = what || '.', HINT = hint;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_wrong(text, text, text) IS 'Raises 22023: what is wrong with a source, and the cure.';
+
+-- ecstats.source_options_check: the options that its kind knows, each of its type.
+CREATE FUNCTION ecstats.source_options_check(s ecstats.sources) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	known jsonb := CASE s.kind WHEN 'query' THEN '{"replace": "boolean"}'
+		ELSE '{"items": "jsonpath", "next": "jsonpath", "fields": "jsonpaths", "item_fields": "jsonpaths", "first_page": "number", "max_pages": "number",
+			   "max_bytes": "number", "max_retries": "number", "timezone": "string", "secret_header": "string", "allow_private": "boolean"}' END::jsonb;
+	most jsonb := '{"max_pages": 100000, "max_bytes": 100000000, "max_retries": 20}';
+	o record;
+	path text;
+BEGIN
+	FOR o IN SELECT e.key, e.value, known ->> e.key AS type, jsonb_typeof(e.value) AS given FROM jsonb_each(s.options) e ORDER BY e.key LOOP
+		IF o.type IS NULL THEN
+			PERFORM ecstats.source_wrong(s.name, format('options.%s is unknown for kind %s', left(o.key, 60), s.kind),
+				'It knows ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(known) k) || '.');
+		ELSIF o.given <> (CASE o.type WHEN 'jsonpath' THEN 'string' WHEN 'jsonpaths' THEN 'object' ELSE o.type END) THEN
+			PERFORM ecstats.source_wrong(s.name, format('options.%s is of JSON type %s', o.key, o.given), format('It is %s.', CASE o.type WHEN 'jsonpaths' THEN 'an object of jsonpaths' ELSE 'a ' || o.type END));
+		END IF;
+		IF o.type IN ('jsonpath', 'jsonpaths') THEN
+			FOR path IN SELECT CASE o.type WHEN 'jsonpath' THEN o.value #>> '{}' END WHERE o.type = 'jsonpath'
+						UNION ALL SELECT f.value #>> '{}' FROM jsonb_each(CASE o.type WHEN 'jsonpaths' THEN o.value END) f LOOP
+				BEGIN
+					PERFORM path::jsonpath;
+				EXCEPTION WHEN syntax_error OR invalid_text_representation THEN
+					PERFORM ecstats.source_wrong(s.name, format('options.%s: %L is no jsonpath', o.key, left(path, 60)), 'A path begins with $, such as $.data.orders.');
+				END;
+			END LOOP;
+		ELSIF most ? o.key AND NOT (o.value::numeric BETWEEN 0 AND (most ->> o.key)::numeric AND o.value::numeric % 1 = 0) THEN
+			PERFORM ecstats.source_wrong(s.name, format('options.%s is %s', o.key, left(o.value::text, 60)), format('It is a whole number up to %s.', most ->> o.key));
+		END IF;
+	END LOOP;
+	IF NOT ecstats.timezone_valid(coalesce(s.options ->> 'timezone', 'UTC')) THEN
+		PERFORM ecstats.source_wrong(s.name, format('options.timezone is %L', left(s.options ->> 'timezone', 60)), 'Use an IANA name such as Asia/Shanghai.');
+	ELSIF s.options ->> 'secret_header' !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
+		PERFORM ecstats.source_wrong(s.name, 'options.secret_header is no name of a header', 'Such as X-Api-Key.');
+	ELSIF s.kind = 'query' AND s.target = 'events' AND s.options -> 'replace' = 'true' THEN
+		PERFORM ecstats.source_wrong(s.name, 'options.replace is for orders', 'Events are append-only.');
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_options_check(ecstats.sources) IS 'Raises 22023 for an option that the source''s kind does not know, or of a wrong type.';
+
+-- ecstats.source_check: everything that a CHECK cannot say clearly.
+CREATE FUNCTION ecstats.source_check(s ecstats.sources) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	bad text;
+BEGIN
+	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = s.owner) THEN
+		RAISE EXCEPTION 'role "%" of source "%" does not exist', s.owner, s.name USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE first.';
+	END IF;
+	PERFORM ecstats.source_check_query(s.query), ecstats.source_check_query(s.watermark_query);
+	IF s.kind = 'http' AND s.url IS NOT NULL THEN
+		bad := (SELECT m[1] FROM regexp_matches(s.url, '\{\{(.*?)\}\}', 'g') m WHERE m[1] NOT IN ('date', 'page', 'from', 'to') LIMIT 1);
+		IF bad IS NOT NULL THEN
+			PERFORM ecstats.source_wrong(s.name, format('the URL has {{%s}}', left(bad, 60)), 'It knows {{date}}, {{from}}, {{to}} and {{page}}.');
+		ELSIF split_part(regexp_replace(s.url, '^https?://', ''), '/', 1) ~ '\{\{' THEN
+			PERFORM ecstats.source_wrong(s.name, 'the URL''s host has a placeholder', 'Put placeholders into path and query.');
+		END IF;
+	END IF;
+	bad := (SELECT h FROM unnest(s.headers) h WHERE (h !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+: [^[:cntrl:]]*$') IS NOT FALSE OR octet_length(h) > 8000 LIMIT 1);
+	IF bad IS NOT NULL OR array_position(s.headers, NULL) IS NOT NULL THEN
+		PERFORM ecstats.source_wrong(s.name, format('the header %L is no header', left(split_part(bad, ':', 1), 60)), 'Write "Name: value" in one line.');
+	END IF;
+	PERFORM ecstats.source_options_check(s);
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_check(ecstats.sources) IS
+	'Raises when a source''s owner (42704), query (42601, 22023), URL, headers or options (22023) are wrong.';
+
+-- Runs as the extension's owner: a writer of sources need not be able to call the checks.
+CREATE FUNCTION ecstats.source_settle() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF current_setting('check_function_bodies')::boolean THEN		-- not a restore
+		PERFORM ecstats.source_check(NEW);
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_settle() IS 'Trigger of ecstats.sources: checks the row, after its CHECKs.';
+
+CREATE TRIGGER source_guard BEFORE INSERT OR UPDATE OR DELETE ON ecstats.sources
+	FOR EACH ROW EXECUTE FUNCTION ecstats.source_guard();
+CREATE TRIGGER source_settle AFTER INSERT OR UPDATE OF name, kind, target, owner, query, watermark_query, url, headers, options ON ecstats.sources
+	FOR EACH ROW EXECUTE FUNCTION ecstats.source_settle();
+
+-- ecstats.source_lock: the source, locked: its runs come one after another.
+CREATE FUNCTION ecstats.source_lock(source text) RETURNS ecstats.sources
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s ecstats.sources;
+BEGIN
+	SELECT * INTO s FROM ecstats.sources r WHERE r.name = source FOR NO KEY UPDATE;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'source "%" does not exist', source USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM ecstats.sources lists them.';
+	ELSIF NOT s.enabled THEN
+		RAISE EXCEPTION 'source "%" is disabled', source USING ERRCODE = 'object_not_in_prerequisite_state',
+			HINT = 'UPDATE ecstats.sources SET enabled = true WHERE name = …';
+	END IF;
+	RETURN s;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_lock(text) IS 'The source, locked until the transaction ends: 42704 where there is none, 55000 where it is disabled.';
+
+-- ecstats.source_role: whom the query is run as. A role that was made later under the owner's name is another one.
+CREATE FUNCTION ecstats.source_role(s ecstats.sources) RETURNS oid
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	role oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = s.owner);
+BEGIN
+	IF role IS NULL OR role <> coalesce(s.owner_id, role) THEN
+		RAISE EXCEPTION 'the owner of source "%" is gone', s.name USING ERRCODE = 'undefined_object',
+			DETAIL = format('Its owner was a role "%s".', s.owner), HINT = 'Delete the source and make it again as the role that its query is to run as.';
+	END IF;
+	RETURN role;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_role(ecstats.sources) IS 'The role that a source''s query runs as; 42704 when it is gone, or another role has its name by now.';
+
+-- ecstats.source_watermark: how far a source has come after a run for a day that read what was there at an instant.
+-- A run over a gap does not move it: the days between were not taken.
+CREATE FUNCTION ecstats.source_watermark(s ecstats.sources, day date, at timestamptz) RETURNS timestamptz
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF s.watermark < ecstats.day_start(day) THEN
+		RETURN s.watermark;
+	END IF;
+	RETURN greatest(s.watermark, least(ecstats.day_start(day + 1), at));
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_watermark(ecstats.sources, date, timestamptz) IS
+	'Watermark after a run for a day that began to read at an instant: the day''s end, or that instant if it is earlier; unchanged where the day does not join on.';
+
+-- ecstats.source_ran: notes a run that succeeded.
+CREATE FUNCTION ecstats.source_ran(source text, day date, rows bigint, watermark timestamptz, at timestamptz) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.sources s SET watermark = $4, last_run_at = $5, last_day = $2, last_rows = $3, last_error = NULL WHERE s.name = $1 $$;
+COMMENT ON FUNCTION ecstats.source_ran(text, date, bigint, timestamptz, timestamptz) IS 'Notes a run of a source that succeeded.';
+
+-- ecstats.source_behind: the enabled sources that have not come as far as an instant.
+CREATE FUNCTION ecstats.source_behind(at timestamptz) RETURNS SETOF text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.name FROM ecstats.sources s WHERE s.enabled AND (s.watermark >= at) IS NOT TRUE ORDER BY s.name $$;
+COMMENT ON FUNCTION ecstats.source_behind(timestamptz) IS 'Enabled sources whose watermark has not reached an instant: a day that ends then is not complete.';
+
+-- ecstats.source_status: part of ecstats_status, a row a source.
+CREATE FUNCTION ecstats.source_status(at timestamptz)
+	RETURNS TABLE (component text, status text, detail text, hint text)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	today date := ecstats.day_of(at);
+	s ecstats.sources;
+	f ecstats.source_fetches;
+	late boolean;
+BEGIN
+	FOR s IN SELECT * FROM ecstats.sources r ORDER BY r.name LOOP
+		component := 'source ' || s.name;
+		status := 'ok';
+		hint := NULL;
+		detail := format('%s of kind %s, watermark %s', s.target, s.kind, coalesce(s.watermark::text, 'none'))
+			|| coalesce(format(', last run %s took %s rows of %s', s.last_run_at, s.last_rows, s.last_day), '');
+		SELECT * INTO f FROM ecstats.source_fetches t WHERE t.source = s.name AND t.state IN ('pending', 'fetching') ORDER BY t.fetch_id LIMIT 1;
+		IF FOUND THEN
+			detail := detail || format(', fetching %s, page %s', f.day, f.page) || coalesce(': ' || f.error, '');
+		END IF;
+		-- yesterday's run comes with the daily job, two hours after the day's start
+		late := (s.watermark >= ecstats.day_start(today - 1)) IS NOT TRUE
+			OR s.watermark < ecstats.day_start(today) AND at > ecstats.day_start(today) + interval '3 hours';
+		IF NOT s.enabled THEN
+			detail := detail || ', disabled';
+		ELSIF s.last_error IS NOT NULL THEN
+			status := 'error';
+			detail := detail || ', last error: ' || s.last_error;
+			hint := format('Cure it, then SELECT ecstats_collect(%L, %L)', s.name, coalesce(s.last_day, today - 1));
+		ELSIF late THEN
+			status := 'warn';
+			detail := detail || ', behind: days from there on are not complete';
+			hint := format('SELECT ecstats_collect(%L, %L), and a job that does so every day', s.name, coalesce(ecstats.day_of(s.watermark), today - 1));
+		END IF;
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_status(timestamptz) IS 'Part of ecstats_status: how far each source has come, and its last error.';
+
+CREATE FUNCTION ecstats.source_prune(before timestamptz, max_rows integer) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	n bigint;
+BEGIN
+	DELETE FROM ecstats.source_fetches f
+	 WHERE f.fetch_id IN (SELECT o.fetch_id FROM ecstats.source_fetches o WHERE o.finished_at < before ORDER BY o.finished_at LIMIT max_rows);
+	GET DIAGNOSTICS n = ROW_COUNT;
+	RETURN n;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_prune(timestamptz, integer) IS 'Drops at most max_rows fetches that finished before an instant; how many.';
+-- sql/42_source_http.sql
+-- Fetches of HTTP sources: requests, leases, what an answer means. The pusher carries, nothing more.
+
+-- ecstats.source_percent: text as it stands in a URL.
+CREATE FUNCTION ecstats.source_percent(value text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(string_agg(CASE WHEN c ~ '^[A-Za-z0-9._~-]$' THEN c
+		ELSE (SELECT string_agg('%' || upper(lpad(to_hex(get_byte(b, i)), 2, '0')), '' ORDER BY i)
+				FROM convert_to(c, 'UTF8') b, generate_series(0, length(b) - 1) i) END, '' ORDER BY n), '')
+	  FROM regexp_split_to_table(value, '') WITH ORDINALITY AS t(c, n) $$;
+COMMENT ON FUNCTION ecstats.source_percent(text) IS 'Percent-encodes everything but unreserved characters.';
+
+-- ecstats.source_url: the URL of a fetch's next page.
+CREATE FUNCTION ecstats.source_url(s ecstats.sources, f ecstats.source_fetches) RETURNS text
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	page text := coalesce(f.next_value, (coalesce((s.options ->> 'first_page')::numeric, 1) + f.page - 1)::text);
+	iso text := 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
+	url text := s.url;
+BEGIN
+	IF f.next_url IS NOT NULL THEN
+		RETURN f.next_url;
+	END IF;
+	url := replace(url, '{{date}}', to_char(f.day, 'YYYY-MM-DD'));
+	url := replace(url, '{{from}}', ecstats.source_percent(to_char(ecstats.day_start(f.day) AT TIME ZONE 'UTC', iso)));
+	url := replace(url, '{{to}}', ecstats.source_percent(to_char(ecstats.day_start(f.day + 1) AT TIME ZONE 'UTC', iso)));
+	RETURN replace(url, '{{page}}', ecstats.source_percent(page));
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_url(ecstats.sources, ecstats.source_fetches) IS 'The URL of the next page of a fetch, placeholders filled in and percent-encoded.';
+
+-- ecstats.source_mask: text without the credentials of a source.
+CREATE FUNCTION ecstats.source_mask(content text, s ecstats.sources) RETURNS text
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	word text;
+BEGIN
+	FOR word IN SELECT w FROM (SELECT s.secret AS w
+			UNION ALL SELECT regexp_replace(h, '^[^:]*:\s*((Bearer|Basic|Token)\s+)?', '', 'i') FROM unnest(s.headers) h
+			UNION ALL SELECT substring(s.url FROM '^\w+://([^/@]+)@')
+			UNION ALL SELECT substring(q FROM '=(.*)$') FROM regexp_split_to_table(substring(s.url FROM '\?(.*)$'), '&') q WHERE q !~ '\{\{') c
+		WHERE length(w) >= 4 ORDER BY length(w) DESC, w LOOP
+		content := replace(content, word, '***');
+	END LOOP;
+	RETURN regexp_replace(content, '(\m(?:sign|sig|key|api_?key|token|access_token|secret|password)=)[^&\s"''<>]+', '\1***', 'gi');
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_mask(text, ecstats.sources) IS 'content with the source''s secret, header values and keys in its URL replaced by ***.';
+
+-- ecstats.source_move: the only writer of a fetch's state.
+CREATE FUNCTION ecstats.source_move(f ecstats.source_fetches, to_state text, at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	UPDATE ecstats.source_fetches t
+	   SET state = to_state, page = f.page, pages = f.pages, rows = f.rows, attempts = f.attempts, next_attempt_at = f.next_attempt_at,
+		   error = f.error, next_url = f.next_url, next_value = f.next_value, rejects = f.rejects,
+		   lease_until = CASE to_state WHEN 'fetching' THEN f.lease_until END,
+		   worker = CASE to_state WHEN 'fetching' THEN f.worker ELSE t.worker END,
+		   finished_at = CASE WHEN to_state IN ('done', 'failed') THEN at END
+	 WHERE t.fetch_id = f.fetch_id AND t.state = f.state
+	   AND (t.state, to_state) IN (('pending', 'fetching'), ('pending', 'failed'), ('fetching', 'pending'), ('fetching', 'done'), ('fetching', 'failed'));
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'fetch % cannot go from % to %', f.fetch_id, f.state, to_state USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF to_state = 'failed' THEN
+		UPDATE ecstats.sources s SET last_error = left(f.error, 1000), last_day = f.day, last_run_at = at WHERE s.name = f.source;
+	END IF;
+	IF to_state = 'pending' THEN
+		NOTIFY ecstats_deliveries;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_move(ecstats.source_fetches, text, timestamptz) IS
+	'Moves a fetch from the state in f to another one, writing what else f says; 55000 for a step that does not exist.';
+
+-- ecstats.source_queue: queues the fetch of a day, or finds the one that has not begun yet.
+CREATE FUNCTION ecstats.source_queue(source text, day date, at timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	id bigint := (SELECT min(f.fetch_id) FROM ecstats.source_fetches f
+				   WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0);
+BEGIN
+	IF id IS NULL THEN
+		INSERT INTO ecstats.source_fetches (source, day, next_attempt_at, created_at) VALUES (source, day, at, at) RETURNING fetch_id INTO id;
+	END IF;
+	NOTIFY ecstats_deliveries;
+	RETURN id;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_queue(text, date, timestamptz) IS 'Queues the fetch of a day of an HTTP source, whose row is locked, and returns its id.';
+
+-- ecstats.source_back: puts a fetch back for another attempt, or fails it after the last one.
+-- Back-off 1, 2, 4 … minutes; wait (the server's own word) instead, 1 second to 1 hour. Result: retry or failed.
+CREATE FUNCTION ecstats.source_back(f ecstats.source_fetches, max_retries integer, reason text, wait interval, at timestamptz) RETURNS text
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	f.attempts := f.attempts + 1;
+	f.error := reason;
+	IF f.attempts > max_retries THEN
+		PERFORM ecstats.source_move(f, 'failed', at);
+		RETURN 'failed';
+	END IF;
+	f.next_attempt_at := at + least(greatest(coalesce(wait, interval '1 minute' * 2 ^ (f.attempts - 1)), interval '1 second'), interval '1 hour');
+	PERFORM ecstats.source_move(f, 'pending', at);
+	RETURN 'retry';
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_back(ecstats.source_fetches, integer, text, interval, timestamptz) IS
+	'After a failed attempt: pending again, after wait or 1, 2, 4 … minutes (retry), or failed after the last.';
+
+-- ecstats.source_claim_at: leases pages that are due. One fetch of a source at a time, in their order.
+CREATE FUNCTION ecstats.source_claim_at(worker text, max_rows integer, at timestamptz)
+	RETURNS TABLE (fetch_id bigint, page integer, method text, url text, headers text[], timeout_ms integer, allow_private boolean, max_bytes bigint)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f ecstats.source_fetches;
+	s ecstats.sources;
+	first bigint;
+BEGIN
+	IF worker IS NULL OR worker = '' OR length(worker) > 200 THEN
+		RAISE EXCEPTION 'worker must be a name of 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
+	END IF;
+	FOR f IN SELECT * FROM ecstats.source_fetches t WHERE t.state = 'fetching' AND t.lease_until <= at ORDER BY t.fetch_id FOR UPDATE SKIP LOCKED LOOP
+		PERFORM ecstats.source_back(f, coalesce((SELECT (r.options ->> 'max_retries')::integer FROM ecstats.sources r WHERE r.name = f.source), 3),
+									format('page %s: no answer before the lease ran out', f.page), interval '1 second', at);
+	END LOOP;
+	FOR first IN SELECT min(t.fetch_id) FROM ecstats.source_fetches t WHERE t.state IN ('pending', 'fetching') GROUP BY t.source ORDER BY 1 LOOP
+		EXIT WHEN coalesce(max_rows, 0) < 1;
+		SELECT * INTO f FROM ecstats.source_fetches t
+		 WHERE t.fetch_id = first AND t.state = 'pending' AND t.next_attempt_at <= at FOR UPDATE SKIP LOCKED;
+		CONTINUE WHEN NOT FOUND;
+		SELECT * INTO s FROM ecstats.sources r WHERE r.name = f.source;
+		IF NOT FOUND THEN
+			f.error := 'the source was deleted';
+			PERFORM ecstats.source_move(f, 'failed', at);
+			CONTINUE;
+		END IF;
+		CONTINUE WHEN NOT s.enabled;
+		f.worker := worker;
+		f.lease_until := at + s.timeout + interval '30 seconds';
+		PERFORM ecstats.source_move(f, 'fetching', at);
+		max_rows := max_rows - 1;
+
+		fetch_id := f.fetch_id;
+		page := f.page;
+		method := 'GET';
+		url := ecstats.source_url(s, f);
+		headers := s.headers || CASE WHEN s.secret IS NULL THEN '{}'
+			WHEN s.options ? 'secret_header' THEN ARRAY[(s.options ->> 'secret_header') || ': ' || s.secret]
+			ELSE ARRAY['Authorization: Bearer ' || s.secret] END;
+		IF NOT EXISTS (SELECT FROM unnest(headers) h WHERE h ~* '^accept:') THEN
+			headers := ARRAY['Accept: application/json'] || headers;
+		END IF;
+		timeout_ms := extract(epoch FROM s.timeout) * 1000;
+		allow_private := coalesce((s.options ->> 'allow_private')::boolean, false);
+		max_bytes := coalesce((s.options ->> 'max_bytes')::bigint, 10000000);
+		RETURN NEXT;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_claim_at(text, integer, timestamptz) IS 'ecstats.source_claim at the instant at. Returns credentials: for the pusher alone.';
+
+-- ecstats.source_next_due: when a claim may next find something; NULL: nothing is waiting.
+CREATE FUNCTION ecstats.source_next_due(at timestamptz) RETURNS timestamptz
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT min(CASE f.state WHEN 'fetching' THEN f.lease_until ELSE f.next_attempt_at END)
+	  FROM ecstats.source_fetches f
+	  JOIN ecstats.sources s ON s.name = f.source AND s.enabled
+	 WHERE f.fetch_id IN (SELECT min(t.fetch_id) FROM ecstats.source_fetches t WHERE t.state IN ('pending', 'fetching') GROUP BY t.source) $$;
+COMMENT ON FUNCTION ecstats.source_next_due(timestamptz) IS 'When ecstats.source_claim may next find something (past: now); NULL when nothing waits.';
 -- sql/43_rollup.sql
 -- Computing a day: the same two scans for a close, for today, for a rebuild and for a proof.
 
@@ -2161,6 +2735,7 @@ COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
 CREATE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT at >= ecstats.day_start(day + 1) + (SELECT c.close_grace FROM ecstats.config c)
+	   AND NOT EXISTS (SELECT FROM ecstats.sources s WHERE s.enabled AND (s.watermark >= ecstats.day_start(day + 1)) IS NOT TRUE)
 	   AND NOT EXISTS (
 		SELECT FROM pg_locks l
 		  LEFT JOIN pg_stat_activity a ON a.pid = l.pid
@@ -2173,7 +2748,7 @@ CREATE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolea
 		   AND (l.relation = 'ecstats.order_lines'::regclass
 				OR l.relation IN (SELECT p.relid FROM pg_partition_tree('ecstats.events') p))) $$;
 COMMENT ON FUNCTION ecstats.rollup_complete(date, timestamptz) IS
-	'True when close_grace has passed since the day''s end and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
+	'True when close_grace has passed since the day''s end, every enabled source''s watermark is past it and no transaction that began before it, prepared ones included, holds a write lock on events or order_lines.';
 
 -- ecstats.rollup_put: the only writer of daily_kpi. A first close is revision 1; a change of figures adds one
 -- and leaves its restatements; becoming complete is no revision. Result: true at the first close.
@@ -4348,7 +4923,8 @@ BEGIN
 				HAVING count(*) >= CASE WHEN s.paused_until IS NULL THEN coalesce(((k.options || c.options) ->> 'lane')::numeric, 1) ELSE 1 END) busy ON true
 			WHERE c.enabled AND h.due IS NOT NULL),
 		(SELECT min(d.lease_until) FROM ecstats.deliveries d WHERE d.status = 'sending'),
-		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending')) END;
+		(SELECT min(d.expires_at) FROM ecstats.deliveries d WHERE d.status = 'pending'),
+		ecstats.pipeline_next_due(at)) END;
 END $$;
 COMMENT ON FUNCTION ecstats.pusher_beat_at(text, timestamptz) IS 'ecstats.pusher_beat at the instant at.';
 
@@ -4546,7 +5122,8 @@ BEGIN
 				  HINT = 'Sources are track and order; leave it out for both.';
 	END IF;
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
-			  WHERE ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source
+			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
+				AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
 			  ORDER BY j.id FOR UPDATE LOOP
 		-- An order that was stored since is newer than its reject.
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (
@@ -4957,7 +5534,7 @@ CREATE TRIGGER guard_wanted AFTER INSERT ON ecstats.deliveries
 	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.guard_wanted();
 
 -- sql/54_maintain.sql
--- House-keeping, hourly: partitions ahead, strays to their days, old logs.
+-- House-keeping, hourly: partitions ahead, strays to their days, what is past retention.
 
 -- ecstats.maintain_partition: one day's partition, without waiting long. False where a lock was busy.
 CREATE FUNCTION ecstats.maintain_partition(day date) RETURNS boolean
@@ -4971,13 +5548,111 @@ $$;
 COMMENT ON FUNCTION ecstats.maintain_partition(date) IS
 	'Makes a day''s partition and moves its waiting rows, giving up after half a second of waiting for a lock.';
 
--- ecstats.maintain_days: days that want a partition: 7 back to 7 ahead, and those with strays.
+-- ecstats.maintain_days: days that want a partition: 7 back to 7 ahead but for those dropped by retention, and
+-- those with strays.
 CREATE FUNCTION ecstats.maintain_days(at timestamptz) RETURNS SETOF date
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT d FROM (SELECT ecstats.day_of(at) + i FROM generate_series(-7, 7) AS i
+					WHERE NOT EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(at) + i AND s.events_dropped)
 				   UNION SELECT ecstats.event_stray_days()) w(d)
 	 WHERE NOT ecstats.day_partition_exists(d) ORDER BY d $$;
 COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and have none.';
+
+-- ecstats.maintain_droppable: the rule of retention. Whole days only, whose end is past config's retention; a day
+-- that is closed and complete and did not change since, and so are all days with data of its week (Monday to
+-- Sunday) and of its month, both of which have ended. Weekly and monthly figures need the raw rows of all their
+-- days: once they are stored, this is where their being so must be asked for too.
+CREATE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TABLE (day date, events boolean, orders boolean)
+	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	WITH past AS MATERIALIZED (
+		SELECT s.day, coalesce(NOT s.events_dropped AND ecstats.day_start(s.day + 1) <= at - c.event_retention, false) AS events,
+			   coalesce(NOT s.orders_dropped AND ecstats.day_start(s.day + 1) <= at - c.order_retention, false) AS orders,
+			   least(date_trunc('week', s.day), date_trunc('month', s.day))::date AS from_day,
+			   greatest(date_trunc('week', s.day) + interval '1 week', date_trunc('month', s.day) + interval '1 month')::date AS to_day
+		  FROM ecstats.day_state s JOIN ecstats.daily_kpi k ON k.day = s.day CROSS JOIN ecstats.config c
+	), unsettled AS MATERIALIZED (		-- nothing is asked where nothing is past retention
+		SELECT u.day FROM (SELECT max(p.to_day) AS day FROM past p WHERE p.events OR p.orders) until
+		 CROSS JOIN LATERAL (
+			SELECT ecstats.rollup_open_days(until.day)
+			UNION SELECT ecstats.rollup_stale_days()
+			UNION SELECT k.day FROM ecstats.daily_kpi k LEFT JOIN ecstats.day_state s ON s.day = k.day
+				   WHERE NOT coalesce(s.frozen, false) AND (s.day IS NULL OR NOT k.complete OR s.unseen <> '{}')) u(day)
+		 WHERE until.day IS NOT NULL
+	)
+	SELECT p.day, p.events, p.orders FROM past p
+	 WHERE (p.events OR p.orders) AND p.to_day <= ecstats.day_of(at)
+	   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)
+	 ORDER BY p.day $$;
+COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz) IS
+	'Days whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
+
+-- ecstats.maintain_drop: drops the raw rows of one such day and freezes it. False where a lock was busy for half
+-- a second, or the day turned out to have changed: the next run tries again. Held meanwhile: no writer may add a
+-- row between the last look at the day's marks and the end.
+CREATE FUNCTION ecstats.maintain_drop(the_day date, at timestamptz) RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+DECLARE
+	from_time timestamptz := ecstats.day_start(the_day);
+	to_time timestamptz := ecstats.day_start(the_day + 1);
+	was_frozen boolean := coalesce((SELECT s.frozen FROM ecstats.day_state s WHERE s.day = the_day), false);
+	what record;
+BEGIN
+	PERFORM ecstats.rollup_lock();
+	-- Nobody drops by a clock that is ahead.
+	SELECT * INTO what FROM ecstats.maintain_droppable(least(at, clock_timestamp())) p WHERE p.day = the_day;
+	IF NOT FOUND THEN
+		RETURN false;
+	END IF;
+	IF what.events THEN
+		LOCK TABLE ONLY ecstats.events, ONLY ecstats.events_default IN ACCESS EXCLUSIVE MODE;
+		IF ecstats.day_partition_exists(the_day) THEN
+			EXECUTE format('LOCK TABLE ecstats.%I IN ACCESS EXCLUSIVE MODE', ecstats.day_partition_name(the_day));
+		END IF;
+	END IF;
+	IF what.orders THEN
+		LOCK TABLE ecstats.order_lines IN SHARE ROW EXCLUSIVE MODE;
+	END IF;
+	-- Only now is it certain what was committed. (The marks of a day that is frozen already are of late rows.)
+	IF NOT was_frozen AND EXISTS (SELECT FROM ecstats.day_marks m WHERE m.day = the_day)
+		OR what.events AND EXISTS (SELECT FROM ecstats.events_default e WHERE e.event_time >= from_time AND e.event_time < to_time) THEN
+		RETURN false;
+	END IF;
+	UPDATE ecstats.day_state s
+	   SET frozen = true, events_dropped = s.events_dropped OR what.events, orders_dropped = s.orders_dropped OR what.orders
+	 WHERE s.day = the_day;
+	IF what.events AND ecstats.day_partition_exists(the_day) THEN
+		EXECUTE format('DROP TABLE ecstats.%I', ecstats.day_partition_name(the_day));
+	END IF;
+	IF what.orders THEN
+		PERFORM ecstats.maintain_drop_lines(from_time, to_time);
+	END IF;
+	RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected OR object_in_use OR dependent_objects_still_exist THEN
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION ecstats.maintain_drop(date, timestamptz) IS
+	'Drops the raw rows of a day that ecstats.maintain_droppable names and freezes it; false where that must wait.';
+
+-- ecstats.maintain_drop_lines: drops a day's order lines. A line counts on two days, the one of its order and the
+-- one of its payment: it goes with the later of them.
+CREATE FUNCTION ecstats.maintain_drop_lines(from_time timestamptz, to_time timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	-- Figures stay as they are: the days are not marked as changed.
+	PERFORM set_config('ecstats.suppress_marks', 'on', true);
+	DELETE FROM ecstats.order_lines l
+	 WHERE l.order_time >= from_time AND l.order_time < to_time
+	   AND (l.paid_time IS NULL
+			OR EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(l.paid_time) AND s.orders_dropped));
+	DELETE FROM ecstats.order_lines l
+	 WHERE l.paid_time >= from_time AND l.paid_time < to_time
+	   AND EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(l.order_time) AND s.orders_dropped);
+	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+END
+$$;
+COMMENT ON FUNCTION ecstats.maintain_drop_lines(timestamptz, timestamptz) IS
+	'Deletes the order lines of a range of time all of whose days (order and payment) are dropped.';
 
 -- ecstats.maintain_prune: one bounded batch of what is older than config.log_retention. True while there is more.
 CREATE FUNCTION ecstats.maintain_prune(at timestamptz, max_rows integer) RETURNS boolean
@@ -4993,7 +5668,7 @@ BEGIN
 	DELETE FROM ecstats.rejects r WHERE r.id IN (SELECT o.id FROM ecstats.rejects o WHERE o.received_at < before ORDER BY o.received_at LIMIT max_rows);
 	GET DIAGNOSTICS most = ROW_COUNT;
 	DELETE FROM ecstats.report_failures r WHERE r.id IN (SELECT o.id FROM ecstats.report_failures o WHERE o.at < before ORDER BY o.at LIMIT max_rows);
-	most := greatest(most, ecstats.job_prune(before, max_rows));
+	most := greatest(most, ecstats.job_prune(before, max_rows), ecstats.source_prune(before, max_rows));
 	n := ecstats.delivery_prune(before, max_rows);
 	RETURN greatest(most, n) >= max_rows;
 END
@@ -5002,8 +5677,10 @@ COMMENT ON FUNCTION ecstats.maintain_prune(timestamptz, integer) IS
 	'Drops at most max_rows each of rejects, failures of reports, job runs and settled deliveries older than config.log_retention; true while there may be more.';
 
 -- ecstats_maintain: makes partitions ahead, moves rows out of the default partition into their days', drops
--- logs past config.log_retention. Commits on the way, so that writers never wait long.
--- Called with CALL, outside a transaction block. Touches the partitions of ecstats.events and the logs.
+-- raw rows past config.event_retention and order_retention (ecstats.maintain_droppable is the rule) and logs past
+-- log_retention. Commits on the way, so that writers never wait long.
+-- Called with CALL, outside a transaction block. Touches the partitions of ecstats.events, ecstats.order_lines,
+-- ecstats.day_state and the logs.
 CREATE PROCEDURE @extschema@.ecstats_maintain()
 	LANGUAGE plpgsql AS $$
 DECLARE
@@ -5011,11 +5688,21 @@ DECLARE
 	d pg_catalog.date;
 	more boolean := true;
 	busy pg_catalog.int4 := 0;
+	waiting pg_catalog.int4 := 0;
 BEGIN
 	COMMIT;
 	FOREACH d IN ARRAY days LOOP
 		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.day_partition_exists(d) THEN
 			busy := busy + 1;
+		END IF;
+		COMMIT;
+	END LOOP;
+	days := array(SELECT p.day FROM ecstats.maintain_droppable(pg_catalog.clock_timestamp()) p);
+	COMMIT;
+	FOREACH d IN ARRAY days LOOP
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;		-- a snapshot from before its locks would miss rows
+		IF NOT ecstats.maintain_drop(d, pg_catalog.clock_timestamp()) THEN
+			waiting := waiting + 1;
 		END IF;
 		COMMIT;
 	END LOOP;
@@ -5026,11 +5713,864 @@ BEGIN
 	IF busy > 0 THEN
 		RAISE NOTICE '% partitions could not be made now because a lock was busy; the next run tries again', busy;
 	END IF;
+	IF waiting > 0 THEN
+		RAISE NOTICE 'days past retention that could not be dropped now because they are in use: %; the next run tries again', waiting;
+	END IF;
 END
 $$;
 COMMENT ON PROCEDURE @extschema@.ecstats_maintain() IS
-	'Makes event partitions from 7 days back to 7 ahead, empties the default partition, drops logs past config.log_retention; commits on the way.';
+	'Makes event partitions from 7 days back to 7 ahead, empties the default partition, drops raw rows and logs past config''s retention (a day only when it, its week and its month are closed); commits on the way.';
 
+-- sql/55_pipeline_source.sql
+-- From sources to events and orders: the intake's own rules, the day as a whole.
+
+-- ecstats.pipeline_reject: keeps what a run could not take; what is kept already stays as it is.
+-- Result: the ids of all of them.
+CREATE FUNCTION ecstats.pipeline_reject(the_source text, the_day date, bad jsonb) RETURNS bigint[]
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH b AS (
+		SELECT DISTINCT ON (e -> 'payload') e -> 'payload' AS payload, e ->> 'sqlstate' AS sqlstate, e ->> 'reason' AS reason
+		  FROM jsonb_array_elements(bad) e
+	), kept AS (
+		SELECT r.id, r.payload, r.sqlstate FROM ecstats.rejects r WHERE r.source = the_source AND r.day = the_day
+	), added AS (
+		INSERT INTO ecstats.rejects (source, day, payload, sqlstate, reason)
+		SELECT the_source, the_day, b.payload, b.sqlstate, b.reason FROM b
+		 WHERE NOT EXISTS (SELECT FROM kept k WHERE k.payload = b.payload AND k.sqlstate = b.sqlstate)
+		RETURNING id
+	)
+	SELECT coalesce(array_agg(i.id), '{}')
+	  FROM (SELECT a.id FROM added a
+			UNION ALL SELECT k.id FROM kept k JOIN b ON b.payload = k.payload AND b.sqlstate = k.sqlstate) i $$;
+COMMENT ON FUNCTION ecstats.pipeline_reject(text, date, jsonb) IS
+	'Keeps bad elements [{payload, sqlstate, reason}] of a source''s day in ecstats.rejects, each once, and returns their ids.';
+
+-- ecstats.pipeline_unreject: a run has seen the whole day; what it did not meet again is no reject any more.
+CREATE FUNCTION ecstats.pipeline_unreject(the_source text, the_day date, met bigint[]) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	DELETE FROM ecstats.rejects r
+	 WHERE r.source = the_source AND r.day = the_day AND NOT EXISTS (SELECT FROM unnest(met) m(id) WHERE m.id = r.id) $$;
+COMMENT ON FUNCTION ecstats.pipeline_unreject(text, date, bigint[]) IS 'Drops the rejects of a source''s day that its latest run did not meet.';
+
+-- ecstats.pipeline_take_orders: stores orders of a source.
+-- Arguments: payload as of ecstats_order; raise_errors; whole: each element is a whole order, whose unlisted lines
+-- go. Result: lines taken (stored before or not); bad elements; a key of each line.
+CREATE FUNCTION ecstats.pipeline_take_orders(payload jsonb, raise_errors boolean, whole boolean,
+														OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF whole THEN
+		PERFORM ecstats.order_lock(payload);
+	END IF;
+	WITH parsed AS MATERIALIZED (
+		SELECT p.*, max(p.ord) OVER (PARTITION BY p.order_id, p.order_time, CASE WHEN NOT whole THEN p.line_no END) AS last_ord
+		  FROM ecstats.order_parse(payload, raise_errors) p
+	), good AS (
+		SELECT * FROM parsed p WHERE p.sqlstate IS NULL AND p.ord = p.last_ord
+	), removed AS (
+		DELETE FROM ecstats.order_lines l
+		 USING (SELECT DISTINCT g.order_id, g.order_time FROM good g WHERE whole) o
+		 WHERE l.order_id = o.order_id AND l.order_time = o.order_time
+		   AND NOT EXISTS (SELECT FROM good g WHERE g.order_id = l.order_id AND g.order_time = l.order_time AND g.line_no = l.line_no)
+	), written AS (
+		INSERT INTO ecstats.order_lines AS l (order_id, line_no, order_time, user_id, product_id, region, channel,
+											  quantity, amount, status, paid_time, extra)
+		SELECT g.order_id, g.line_no, g.order_time, g.user_id, g.product_id, g.region, g.channel,
+			   g.quantity, g.amount, g.status, g.paid_time, g.extra
+		  FROM good g WHERE g.line_no IS NOT NULL
+		 ORDER BY g.order_id, g.line_no, g.order_time
+		ON CONFLICT (order_id, line_no, order_time) DO UPDATE
+		   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
+			   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
+			   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra
+		 WHERE (l.user_id, l.product_id, l.region, l.channel, l.quantity, l.amount, l.status, l.paid_time, l.extra)
+			   IS DISTINCT FROM
+			   (excluded.user_id, excluded.product_id, excluded.region, excluded.channel, excluded.quantity,
+				excluded.amount, excluded.status, excluded.paid_time, excluded.extra)
+	)
+	SELECT count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
+		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
+					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
+		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
+					FILTER (WHERE p.line_no IS NOT NULL), '{}')
+	  INTO taken, bad, keys
+	  FROM parsed p;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean, boolean) IS
+	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two). whole: unlisted lines of an order go.';
+
+-- ecstats.pipeline_take_events: stores events of a source. Result: events taken (stored before or not); bad elements.
+CREATE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_errors boolean, at timestamptz, OUT taken bigint, OUT bad jsonb)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	stored bigint;
+	conflicts jsonb;
+BEGIN
+	PERFORM ecstats.event_partitions_try(payload, at);
+	WITH parsed AS MATERIALIZED (
+		SELECT * FROM ecstats.event_parse(payload, raise_errors)
+	), stored_rows AS (
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra FROM parsed p WHERE p.sqlstate IS NULL
+		ON CONFLICT DO NOTHING
+		RETURNING 1
+	)
+	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows),
+		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
+					FILTER (WHERE p.sqlstate IS NOT NULL), '[]')
+	  INTO taken, stored, bad
+	  FROM parsed p;
+	IF stored = taken THEN
+		RETURN;
+	END IF;
+	SELECT coalesce(jsonb_agg(jsonb_build_object('payload', payload -> (c.ord - 1), 'sqlstate', '23505',
+			'reason', format('an event with this key is stored with other content. event_id %s. Give every event an event_id of its own; correct a stored one with UPDATE.', c.event_id))
+			ORDER BY c.ord), '[]') INTO conflicts
+	  FROM ecstats.event_conflicts(payload) c;
+	IF raise_errors AND conflicts <> '[]' THEN
+		RAISE EXCEPTION 'an event with this key is stored with other content'
+			USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',
+				  DETAIL = format('Element: %s.', left(conflicts -> 0 ->> 'payload', 200)),
+				  HINT = 'Give every event an event_id of its own; correct a stored one with UPDATE.';
+	END IF;
+	bad := bad || conflicts;
+	taken := taken - jsonb_array_length(conflicts);
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_events(jsonb, boolean, timestamptz) IS
+	'Stores events of a source: how many were taken (stored before or not), and the bad elements, those whose key is stored with other content among them.';
+
+-- ecstats.pipeline_keys_once: a source that gives one line twice contradicts itself: which one would hold?
+CREATE FUNCTION ecstats.pipeline_keys_once(the_source text, keys bigint[]) RETURNS void
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	twice bigint := cardinality(keys) - (SELECT count(DISTINCT k) FROM unnest(keys) k);
+BEGIN
+	IF twice > 0 THEN
+		RAISE EXCEPTION 'source "%" gives order lines twice', the_source
+			USING ERRCODE = 'unique_violation', DETAIL = format('%s of %s rows repeat order_id, line_no and order_time.', twice, cardinality(keys)),
+				  HINT = 'Return line_no where an order has several lines; a join may multiply rows.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_keys_once(text, bigint[]) IS '23505 where a run of a source met a line''s key twice.';
+
+-- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
+CREATE FUNCTION ecstats.pipeline_replace(the_day date, keys bigint[]) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	DELETE FROM ecstats.order_lines l
+	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
+	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = hash_record_extended(ROW(l.order_id, l.line_no, l.order_time), 0)) $$;
+COMMENT ON FUNCTION ecstats.pipeline_replace(date, bigint[]) IS 'Drops the order lines of a business day whose key is not among keys.';
+
+-- ecstats.pipeline_collect_query: takes a day of a source of kind query, whose row is locked. Result: rows taken.
+CREATE FUNCTION ecstats.pipeline_collect_query(s ecstats.sources, the_day date, at timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	role oid := ecstats.source_role(s);
+	from_time timestamptz := ecstats.day_start(the_day);
+	to_time timestamptz := ecstats.day_start(the_day + 1);
+	zone text := (SELECT c.timezone FROM ecstats.config c);
+	timeout_ms integer := greatest(extract(epoch FROM s.timeout) * 1000, 1);
+	mark timestamptz := ecstats.source_watermark(s, the_day, at);
+	taken bigint := 0;
+	met bigint[] := '{}';
+	keys bigint[] := '{}';
+	part record;
+	b jsonb;
+BEGIN
+	-- First how far the source is, then its rows: what commits in between is not claimed to be here.
+	IF s.watermark_query IS NOT NULL THEN
+		mark := coalesce(ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms), s.watermark);
+	END IF;
+	FOR b IN SELECT r.batch FROM ecstats.source_rows(s.target, s.name, role, s.query, from_time, to_time, zone, timeout_ms) r LOOP
+		IF s.target = 'orders' THEN
+			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise', false);
+			keys := keys || part.keys;
+		ELSE
+			SELECT * INTO part FROM ecstats.pipeline_take_events(b, s.on_error = 'raise', at);
+		END IF;
+		taken := taken + part.taken;
+		IF part.bad <> '[]' THEN
+			met := met || ecstats.pipeline_reject(s.name, the_day, part.bad);
+		END IF;
+	END LOOP;
+	PERFORM ecstats.pipeline_keys_once(s.name, keys);
+	-- A row that could not be read may be a line that is stored: then nothing goes.
+	IF s.options -> 'replace' = 'true' AND met = '{}' THEN
+		PERFORM ecstats.pipeline_replace(the_day, keys);
+	END IF;
+	PERFORM ecstats.pipeline_unreject(s.name, the_day, met);
+	PERFORM ecstats.source_ran(s.name, the_day, taken, mark, at);
+	RETURN taken;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timestamptz) IS
+	'Runs the query of a source for a day and takes its rows in: how many. The source''s row is locked.';
+
+-- ecstats_collect: takes a business day of a source again, as a whole.
+-- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
+-- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
+-- such day, 57014 time-out; what the query raises; with on_error 'raise' what is wrong with a row.
+-- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
+CREATE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s ecstats.sources := ecstats.source_lock(source);
+	at timestamptz := clock_timestamp();
+BEGIN
+	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' OR ecstats.day_start(day) > at THEN
+		RAISE EXCEPTION 'no such business day, or it has not begun'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
+	END IF;
+	IF s.kind = 'http' THEN
+		RETURN ecstats.source_queue(source, day, at);
+	END IF;
+	RETURN ecstats.pipeline_collect_query(s, day, at);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_collect(text, date) IS
+	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 42704, 55000, 22023, 57014.';
+-- sql/55_pipeline_fetch.sql
+-- What the pusher brings from HTTP sources.
+
+-- ecstats.pipeline_elements: the elements in the body of an answer, as the intake takes them.
+-- Result: an array; NULL where the body has no such list.
+CREATE FUNCTION ecstats.pipeline_elements(s ecstats.sources, body jsonb) RETURNS jsonb
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	-- the list itself, not its elements: an empty list is one, a missing one is an error
+	path jsonpath := regexp_replace(coalesce(s.options ->> 'items', '$'), '\s*\[\s*\*\s*\]\s*$', '');
+	found jsonb := jsonb_path_query_array(body, path, '{}', true);
+	list jsonb;
+BEGIN
+	IF found = '[]' THEN
+		RETURN NULL;
+	END IF;
+	list := coalesce((SELECT jsonb_agg(i ORDER BY n, m)
+						FROM jsonb_array_elements(found) WITH ORDINALITY AS f(v, n),
+							 jsonb_array_elements(CASE jsonb_typeof(f.v) WHEN 'array' THEN f.v WHEN 'null' THEN '[]' ELSE jsonb_build_array(f.v) END)
+								WITH ORDINALITY AS e(i, m)), '[]');
+	IF s.options ? 'fields' THEN
+		list := coalesce((SELECT jsonb_agg(ecstats.pipeline_fields(i, s.options -> 'fields') ORDER BY n)
+							FROM jsonb_array_elements(list) WITH ORDINALITY AS e(i, n)), '[]');
+	END IF;
+	IF s.target = 'orders' THEN
+		list := coalesce((SELECT jsonb_agg(ecstats.pipeline_order_items(i, s.options -> 'item_fields') ORDER BY n)
+							FROM jsonb_array_elements(list) WITH ORDINALITY AS e(i, n)), '[]');
+	END IF;
+	IF s.options ? 'timezone' THEN
+		list := coalesce((SELECT jsonb_agg(ecstats.pipeline_local_times(i, s.options ->> 'timezone') ORDER BY n)
+							FROM jsonb_array_elements(list) WITH ORDINALITY AS e(i, n)), '[]');
+	END IF;
+	RETURN list;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_elements(ecstats.sources, jsonb) IS
+	'Elements of the intake in the body of an answer, mapped by the source''s options; NULL where options.items finds nothing.';
+
+-- ecstats.pipeline_fields: an object made of the jsonpaths in fields; what they do not find is left out.
+CREATE FUNCTION ecstats.pipeline_fields(element jsonb, fields jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(jsonb_object_agg(f.key, v.value), '{}')
+	  FROM jsonb_each_text(fields) f
+	 CROSS JOIN LATERAL (SELECT jsonb_path_query_first(element, f.value::jsonpath, '{}', true) AS value) v
+	 WHERE v.value IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.pipeline_fields(jsonb, jsonb) IS 'An object with a member for each {name: jsonpath} that finds something in element.';
+
+-- ecstats.pipeline_order_items: the items of an order, mapped; an element that is a line gets itself as its item.
+CREATE FUNCTION ecstats.pipeline_order_items(element jsonb, item_fields jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE
+		WHEN jsonb_typeof(element) <> 'object' THEN element
+		WHEN jsonb_typeof(element -> 'items') = 'array' AND item_fields IS NOT NULL THEN
+			jsonb_set(element, '{items}', coalesce((SELECT jsonb_agg(ecstats.pipeline_fields(i, item_fields) ORDER BY n)
+				FROM jsonb_array_elements(element -> 'items') WITH ORDINALITY AS e(i, n)), '[]'))
+		WHEN element ? 'items' OR NOT element ? 'product_id' THEN element
+		ELSE element - '{line_no,product_id,quantity,amount}'::text[] || jsonb_build_object('items', jsonb_build_array(
+			coalesce((SELECT jsonb_object_agg(m.key, m.value) FROM jsonb_each(element) m
+					   WHERE m.key IN ('line_no', 'product_id', 'quantity', 'amount')), '{}')), 'ecstats.line', true) END $$;
+COMMENT ON FUNCTION ecstats.pipeline_order_items(jsonb, jsonb) IS
+	'An order with its items mapped by item_fields; an element that is a line becomes an order of one, with member ecstats.line.';
+
+-- ecstats.pipeline_local_times: times without an offset are of a zone.
+CREATE FUNCTION ecstats.pipeline_local_times(element jsonb, zone text) RETURNS jsonb
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC' AS $$
+DECLARE
+	m record;
+BEGIN
+	IF jsonb_typeof(element) <> 'object' THEN
+		RETURN element;
+	END IF;
+	FOR m IN SELECT e.key, e.value FROM jsonb_each_text(element) e WHERE e.key IN ('timestamp', 'order_time', 'paid_time')
+			   AND e.value ~ '^\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?$' LOOP
+		BEGIN
+			element := jsonb_set(element, ARRAY[m.key], to_jsonb(to_char(m.value::timestamp AT TIME ZONE zone, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')));
+		EXCEPTION WHEN datetime_field_overflow OR invalid_datetime_format THEN
+			NULL;		-- the intake says what is wrong with it
+		END;
+	END LOOP;
+	RETURN element;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_local_times(jsonb, text) IS 'An element whose times without an offset are read by the clock of zone.';
+
+-- ecstats.pipeline_take_page: takes the elements of a page in. Result: rows taken, ids of rejects.
+CREATE FUNCTION ecstats.pipeline_take_page(s ecstats.sources, the_day date, list jsonb, at timestamptz, OUT taken bigint, OUT rejects bigint[])
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	orders record;
+	lines record;
+	bad jsonb;
+BEGIN
+	IF s.target = 'events' THEN
+		SELECT t.taken, t.bad INTO taken, bad FROM ecstats.pipeline_take_events(list, s.on_error = 'raise', at) t;
+	ELSE
+		SELECT * INTO orders FROM ecstats.pipeline_take_orders(coalesce((SELECT jsonb_agg(e) FROM jsonb_array_elements(list) e
+			WHERE (e -> 'ecstats.line') IS DISTINCT FROM 'true'), '[]'), s.on_error = 'raise', true);
+		SELECT * INTO lines FROM ecstats.pipeline_take_orders(coalesce((SELECT jsonb_agg(e - 'ecstats.line') FROM jsonb_array_elements(list) e
+			WHERE e -> 'ecstats.line' = 'true'), '[]'), s.on_error = 'raise', false);
+		PERFORM ecstats.pipeline_keys_once(s.name, lines.keys);
+		taken := orders.taken + lines.taken;
+		bad := orders.bad || lines.bad;
+	END IF;
+	rejects := CASE WHEN bad = '[]' THEN '{}' ELSE ecstats.pipeline_reject(s.name, the_day, bad) END;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_page(ecstats.sources, date, jsonb, timestamptz) IS 'Takes the elements of a page in: rows taken, ids of rejects.';
+
+-- ecstats.pipeline_next_page: where the next page is, by options.next, the Link header, or the page's number.
+-- Result: more, whether there is one, and the URL or the value of {{page}} where the answer names one; reason: why it cannot be followed.
+CREATE FUNCTION ecstats.pipeline_next_page(s ecstats.sources, f ecstats.source_fetches, body jsonb, link text, elements integer,
+													  OUT more boolean, OUT url text, OUT value text, OUT reason text)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	here text := ecstats.source_url(s, f);
+	origin text := lower(substring(here FROM '^https?://[^/?#]+'));
+	next jsonb := CASE WHEN s.options ? 'next' THEN jsonb_path_query_first(body, (s.options ->> 'next')::jsonpath, '{}', true) END;
+BEGIN
+	more := false;
+	IF s.options ? 'next' THEN
+		CASE coalesce(jsonb_typeof(next), 'null')
+			WHEN 'boolean' THEN more := next = 'true';
+			WHEN 'number' THEN value := next #>> '{}';
+			WHEN 'string' THEN
+				url := nullif(next #>> '{}', '');
+				IF url !~ '^(https?://|[/?])' THEN
+					value := url;
+					url := NULL;
+				END IF;
+			ELSE NULL;
+		END CASE;
+	ELSIF link IS NOT NULL THEN
+		url := (SELECT m[1] FROM regexp_matches(link, '<([^<>]*)>((?:\s*;\s*[^\s;,=]+\s*(?:=\s*(?:"[^"]*"|[^\s;,"]+))?)*)', 'g') m
+				 WHERE m[2] ~* ';\s*rel\s*=\s*("([^"]*\s)?next(\s[^"]*)?"|next\s*(;|$))' LIMIT 1);
+	ELSE
+		more := s.url LIKE '%{{page}}%' AND elements > 0;
+	END IF;
+	IF url IS NOT NULL THEN
+		url := CASE WHEN url ~* '^https?://' THEN url
+					WHEN url ~ '^//' THEN split_part(here, '//', 1) || url
+					WHEN url ~ '^/' THEN substring(here FROM '^https?://[^/?#]+') || url
+					WHEN url ~ '^\?' THEN regexp_replace(here, '[?#].*$', '') || url
+					ELSE regexp_replace(regexp_replace(here, '[?#].*$', ''), '(^https?://[^/]+.*/)[^/]*$', '\1') || url END;
+		IF lower(substring(url FROM '^https?://[^/?#]+')) IS DISTINCT FROM origin OR url ~ '[[:cntrl:]\s]' OR octet_length(url) > 8000 THEN
+			reason := format('the next page is not at the same scheme and host: %s', left(url, 200));
+		ELSIF url = here THEN
+			reason := 'the next page is the same page';
+		END IF;
+		more := reason IS NULL;
+	ELSIF value IS NOT NULL THEN
+		more := s.url LIKE '%{{page}}%';
+		IF NOT more THEN
+			reason := 'options.next finds a page, but the URL has no {{page}}';
+		ELSIF value = f.next_value OR octet_length(value) > 2000 THEN
+			more := false;
+			reason := 'the next page is the same page';
+		END IF;
+	END IF;
+	IF more AND f.page >= coalesce((s.options ->> 'max_pages')::integer, 1000) THEN
+		more := false;
+		reason := format('there are more than %s pages', f.page);
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_next_page(ecstats.sources, ecstats.source_fetches, jsonb, text, integer) IS
+	'Where the next page of a fetch is: by options.next (URL, value of {{page}}, true), the Link header (same scheme and host), or one more until an empty page; reason: why it cannot be followed.';
+
+-- ecstats.pipeline_failed_fetch: gives up, with the reason, and tells the operators.
+CREATE FUNCTION ecstats.pipeline_failed_fetch(s ecstats.sources, f ecstats.source_fetches) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.delivery_tell_operators('source ' || s.name, 'fetch ' || f.fetch_id,
+		format('Source %s: the fetch of %s failed', s.name, f.day), t.error)
+	  FROM ecstats.source_fetches t WHERE t.fetch_id = f.fetch_id $$;
+COMMENT ON FUNCTION ecstats.pipeline_failed_fetch(ecstats.sources, ecstats.source_fetches) IS 'Tells the operators'' channel of a fetch that failed.';
+
+-- ecstats.pipeline_wait: the Retry-After header, seconds or an HTTP date, as an interval; NULL where there is none.
+CREATE FUNCTION ecstats.pipeline_wait(header text, at timestamptz) RETURNS interval
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'GMT' SET datestyle = 'ISO, DMY' AS $$
+BEGIN
+	IF header ~ '^\s*\d{1,9}\s*$' THEN
+		RETURN make_interval(secs => header::numeric);
+	ELSIF header ~ '^\s*\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT\s*$' THEN
+		RETURN header::timestamptz - at;
+	END IF;
+	RETURN NULL;
+EXCEPTION WHEN data_exception THEN
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_wait(text, timestamptz) IS 'How long a Retry-After header asks to wait; NULL where it says nothing.';
+
+-- ecstats.pipeline_received: takes an answer with status 2xx in. Result: next, done, retry or failed.
+CREATE FUNCTION ecstats.pipeline_received(s ecstats.sources, f ecstats.source_fetches, result jsonb, at timestamptz) RETURNS text
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	content text := coalesce(result ->> 'body', '');
+	link text := (SELECT h.value FROM jsonb_each_text(CASE jsonb_typeof(result -> 'headers') WHEN 'object' THEN result -> 'headers' END) h WHERE lower(h.key) = 'link');
+	body jsonb;
+	list jsonb;
+	part record;
+	next record;
+BEGIN
+	BEGIN
+		body := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE content::jsonb END;
+	EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
+		RETURN ecstats.source_back(f, coalesce((s.options ->> 'max_retries')::integer, 3),
+			format('page %s: the answer is no JSON: %s', f.page, ecstats.source_mask(left(content, 200), s)), NULL, at);
+	END;
+	list := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE ecstats.pipeline_elements(s, body) END;
+	IF list IS NULL AND f.page = 1 THEN
+		f.error := format('options.items (%s) finds nothing in the answer: %s', coalesce(s.options ->> 'items', '$'), ecstats.source_mask(left(content, 200), s));
+		PERFORM ecstats.source_move(f, 'failed', at);
+		RETURN 'failed';
+	END IF;
+	list := coalesce(list, '[]');
+	SELECT * INTO part FROM ecstats.pipeline_take_page(s, f.day, list, at);
+	SELECT * INTO next FROM ecstats.pipeline_next_page(s, f, body, link, jsonb_array_length(list));
+
+	f.pages := f.pages + 1;
+	f.rows := f.rows + part.taken;
+	f.rejects := f.rejects || part.rejects;
+	f.attempts := 0;
+	f.error := ecstats.source_mask(next.reason, s);
+	IF next.reason IS NOT NULL THEN
+		PERFORM ecstats.source_move(f, 'failed', at);
+		RETURN 'failed';
+	ELSIF next.more THEN
+		f.page := f.page + 1;
+		f.next_url := next.url;
+		f.next_value := next.value;
+		f.next_attempt_at := at;
+		PERFORM ecstats.source_move(f, 'pending', at);
+		RETURN 'next';
+	END IF;
+	PERFORM ecstats.source_move(f, 'done', at);
+	PERFORM ecstats.pipeline_unreject(s.name, f.day, f.rejects);
+	PERFORM ecstats.source_ran(s.name, f.day, f.rows, ecstats.source_watermark(s, f.day, f.created_at), at);
+	RETURN 'done';
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_received(ecstats.sources, ecstats.source_fetches, jsonb, timestamptz) IS
+	'Takes the body of a page in and decides what is next: next, done, retry (no JSON) or failed.';
+
+-- ecstats.pipeline_receive: ecstats.source_receive at an instant.
+CREATE FUNCTION ecstats.pipeline_receive(the_worker text, the_fetch bigint, the_page integer, result jsonb, at timestamptz) RETURNS text
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	f ecstats.source_fetches;
+	s ecstats.sources;
+	status integer := (result ->> 'http_status')::numeric;
+	kind text := result ->> 'error_kind';
+	told text;
+	outcome text;
+	more text;
+	wait text := (SELECT h.value FROM jsonb_each_text(CASE jsonb_typeof(result -> 'headers') WHEN 'object' THEN result -> 'headers' END) h WHERE lower(h.key) = 'retry-after');
+BEGIN
+	SELECT * INTO f FROM ecstats.source_fetches t WHERE t.fetch_id = the_fetch FOR UPDATE;
+	IF NOT FOUND OR f.state <> 'fetching' OR f.worker IS DISTINCT FROM the_worker OR f.page IS DISTINCT FROM the_page THEN
+		RETURN 'ignored';
+	END IF;
+	SELECT * INTO s FROM ecstats.sources r WHERE r.name = f.source FOR NO KEY UPDATE;
+	told := ecstats.source_mask(concat_ws(': ', format('page %s', f.page), 'HTTP ' || status, kind, nullif(left(result ->> 'error', 300), ''),
+										   CASE WHEN status NOT BETWEEN 200 AND 299 THEN nullif(left(result ->> 'body', 200), '') END), s);
+	IF s.name IS NULL THEN
+		f.error := 'the source was deleted';
+	ELSIF coalesce((result ->> 'truncated')::boolean, false) OR kind = 'too_large' THEN
+		f.error := format('page %s: the answer has more than %s bytes (options.max_bytes)', f.page, coalesce(s.options ->> 'max_bytes', '10000000'));
+	ELSIF kind IS NULL AND status BETWEEN 200 AND 299 THEN
+		BEGIN
+			outcome := ecstats.pipeline_received(s, f, result, at);
+		EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
+			GET STACKED DIAGNOSTICS told = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
+			f.error := ecstats.source_mask(concat_ws('. ', format('page %s: %s', f.page, told), nullif(more, '')), s);
+		END;
+	ELSIF kind = 'refused_address' OR (kind IS NULL AND status BETWEEN 100 AND 499 AND status NOT IN (408, 425, 429)) THEN
+		f.error := told;
+	ELSE
+		outcome := ecstats.source_back(f, coalesce((s.options ->> 'max_retries')::integer, 3), told, ecstats.pipeline_wait(wait, at), at);
+	END IF;
+	IF outcome IS NULL THEN
+		PERFORM ecstats.source_move(f, 'failed', at);
+		outcome := 'failed';
+	END IF;
+	IF outcome = 'failed' THEN
+		PERFORM ecstats.pipeline_failed_fetch(s, f);
+	END IF;
+	RETURN outcome;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_receive(text, bigint, integer, jsonb, timestamptz) IS 'ecstats.source_receive at the instant at.';
+
+-- ecstats.source_claim: leases pages that are due to a pusher. Commit before asking.
+-- Arguments: worker, the pusher's name; max_rows. Result: complete requests; headers are "Name: value" lines.
+-- Nothing in a database that is a copy (ecstats_adopt). Errors: 22023 worker is empty. Touches source_fetches.
+CREATE FUNCTION ecstats.source_claim(worker text, max_rows integer)
+	RETURNS TABLE (fetch_id bigint, page integer, method text, url text, headers text[], timeout_ms integer, allow_private boolean, max_bytes bigint)
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT c.* FROM ecstats.source_claim_at(worker, CASE WHEN ecstats.delivery_is_home() THEN max_rows ELSE 0 END, clock_timestamp()) c $$;
+COMMENT ON FUNCTION ecstats.source_claim(text, integer) IS
+	'Leases up to max_rows pages of HTTP sources that are due to worker and returns their requests. Commit before asking.';
+
+-- ecstats.source_receive: takes in what a request of source_claim brought.
+-- Arguments: worker, fetch_id and page as claimed; result {http_status, error_kind, error, headers, body, truncated,
+-- elapsed_ms}. Result: next (another page is due), done, retry (put back), failed, ignored (not this worker's any more,
+-- or received before). Touches source_fetches, sources, events, order_lines, rejects, deliveries.
+CREATE FUNCTION ecstats.source_receive(worker text, fetch_id bigint, page integer, result jsonb) RETURNS text
+	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.pipeline_receive(worker, fetch_id, page, result, clock_timestamp()) $$;
+COMMENT ON FUNCTION ecstats.source_receive(text, bigint, integer, jsonb) IS
+	'Takes the answer to a request of ecstats.source_claim in: next, done, retry, failed or ignored.';
+
+-- ecstats.pipeline_next_due: what else the pusher is to wake up for: source_next_due, for its heartbeat.
+CREATE FUNCTION ecstats.pipeline_next_due(at timestamptz) RETURNS timestamptz
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$ SELECT ecstats.source_next_due(at) $$;
+COMMENT ON FUNCTION ecstats.pipeline_next_due(timestamptz) IS 'When a page of an HTTP source is due next; NULL when none waits.';
+-- sql/56_pipeline_cdc.sql
+-- Orders that arrive by logical replication. It matches tables by qualified name, so a publisher's orders land
+-- in a table of that very name; a trigger that also fires for an apply worker brings them to ecstats.order_lines.
+--
+-- What holds after every transaction: a row of the landing table has either its line, or a row of
+-- ecstats.rejects (source 'land:' and the table's name) that is the row as it landed. A row that turns bad
+-- loses its line: the publisher no longer says what the line said.
+--
+-- Whose rights: the trigger's function runs as whoever applies, because it turns the row into JSON, which may
+-- call casts of the table's owner. The one it calls, with JSON alone, runs as the extension's owner: it is to
+-- an apply worker what ecstats_order is to an app, and like it wants the profile writer.
+
+-- ecstats.pipeline_land_payload: a landed row as ecstats_order's payload, by a mapping of entries
+-- 'column=landed column' and 'column:=constant'. key_only: the line's key, the rest harmless.
+CREATE FUNCTION ecstats.pipeline_land_payload(mapping text[], landed jsonb, key_only boolean) RETURNS jsonb
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	head jsonb;
+	item jsonb;
+	zone text;
+	entry text;
+BEGIN
+	FOREACH entry IN ARRAY mapping LOOP
+		IF starts_with(entry, 'timezone=') THEN
+			zone := substr(entry, 10);
+		END IF;
+	END LOOP;
+	WITH entries AS (			-- what stands before and behind the first =, and whether that is :=
+		SELECT rtrim(left(m, eq - 1), ':') AS target,
+			   CASE WHEN substr(m, eq - 1, 1) = ':' THEN to_jsonb(substr(m, eq + 1)) ELSE landed -> substr(m, eq + 1) END AS value
+		  FROM (SELECT u AS m, strpos(u, '=') AS eq FROM unnest(mapping) u) x
+	), sent AS (
+		SELECT e.target,
+			   CASE WHEN e.target IN ('line_no', 'quantity') AND jsonb_typeof(e.value) = 'string' AND e.value #>> '{}' ~ '^-?[0-9]{1,10}$'
+						THEN to_jsonb((e.value #>> '{}')::bigint)
+					WHEN e.target IN ('order_time', 'paid_time') AND zone IS NOT NULL
+						 AND e.value #>> '{}' ~ '^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?$'
+						THEN to_jsonb((e.value #>> '{}')::timestamp AT TIME ZONE zone)
+					WHEN e.target = 'extra' AND jsonb_typeof(e.value) = 'string' THEN (e.value #>> '{}')::jsonb
+					ELSE e.value END AS value
+		  FROM entries e
+		 WHERE e.value <> 'null' AND e.target NOT IN ('on_error', 'timezone')
+		   AND (NOT key_only OR e.target IN ('order_id', 'line_no', 'order_time'))
+	)
+	SELECT jsonb_object_agg(s.target, s.value) FILTER (WHERE s.target NOT IN ('line_no', 'product_id', 'quantity', 'amount')),
+		   jsonb_object_agg(s.target, s.value) FILTER (WHERE s.target IN ('line_no', 'product_id', 'quantity', 'amount'))
+	  INTO head, item
+	  FROM sent s;
+	item := '{"line_no": 1}' || coalesce(item, '{}');
+	IF key_only THEN
+		item := item || '{"product_id": "-", "quantity": 1, "amount": 0}';
+	END IF;
+	RETURN coalesce(head, '{}') || jsonb_build_object('items', jsonb_build_array(item));
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_payload(text[], jsonb, boolean) IS
+	'A landed row as a payload of ecstats_order with one item, by a mapping; key_only: for the key of its line alone. Class 22 for a text that is no time or no JSON.';
+
+-- ecstats.pipeline_land_forget: the landed row is no more: its line goes, or what was kept of it as a reject.
+CREATE FUNCTION ecstats.pipeline_land_forget(landing text, mapping text[], landed jsonb) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	line record;
+	lines bigint := 0;
+BEGIN
+	BEGIN
+		SELECT p.* INTO line FROM ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, true), false) p;
+		DELETE FROM ecstats.order_lines l
+		 WHERE l.order_id = line.order_id AND l.line_no = line.line_no AND l.order_time = line.order_time;
+		GET DIAGNOSTICS lines = ROW_COUNT;
+	EXCEPTION WHEN data_exception THEN
+		NULL;					-- it has no key: it never had a line
+	END;
+	IF lines = 0 THEN
+		DELETE FROM ecstats.rejects r
+		 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = landed;
+	END IF;
+	RETURN lines;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_forget(text, text[], jsonb) IS
+	'Deletes the line of a landed row, or its reject where it has none; returns lines deleted.';
+
+-- ecstats.pipeline_land: takes a row of a landing table from what it was to what it is; NULL: it was not, or is
+-- no more. Result: lines changed. Errors, with on_error=raise (the default): as ecstats_order, the row named.
+-- No sequential scan: an initial copy is one transaction, and its plans are those of a table that was empty.
+CREATE FUNCTION ecstats.pipeline_land(landing text, old_mapping text[], old_row jsonb, new_mapping text[], new_row jsonb)
+	RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+	lines bigint := 0;
+	same_key boolean := false;
+	line record;
+	was ecstats.order_lines;
+	is_new boolean;
+	code text;
+	message text;
+	more text;
+	advice text;
+	of_column text;
+	of_constraint text;
+BEGIN
+	IF landing IS NULL OR (old_row IS NOT NULL AND old_mapping IS NULL) OR (new_row IS NOT NULL AND new_mapping IS NULL) THEN
+		RAISE EXCEPTION 'a landed row needs its table and its mapping' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF old_row IS NOT NULL THEN
+		BEGIN
+			same_key := ecstats.pipeline_land_payload(old_mapping, old_row, true) = ecstats.pipeline_land_payload(new_mapping, new_row, true);
+		EXCEPTION WHEN data_exception THEN
+			NULL;				-- one of the two has no key
+		END;
+		IF same_key IS NOT TRUE THEN
+			lines := ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+		END IF;
+	END IF;
+	IF new_row IS NULL THEN
+		RETURN lines;
+	END IF;
+
+	BEGIN
+		SELECT p.* INTO line FROM ecstats.order_parse(ecstats.pipeline_land_payload(new_mapping, new_row, false), true) p;
+		SELECT * INTO was FROM ecstats.order_lines l
+		 WHERE l.order_id = line.order_id AND l.line_no = line.line_no AND l.order_time = line.order_time;
+		is_new := NOT FOUND;
+		-- A line that says it already is not even proposed: the CHECK would mark its days.
+		IF is_new OR (was.user_id, was.product_id, was.region, was.channel, was.quantity, was.amount, was.status, was.paid_time, was.extra)
+			IS DISTINCT FROM
+			(line.user_id, line.product_id, line.region, line.channel, line.quantity, line.amount, line.status, line.paid_time, line.extra) THEN
+			INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, region, channel,
+											 quantity, amount, status, paid_time, extra)
+			VALUES (line.order_id, line.line_no, line.order_time, line.user_id, line.product_id, line.region, line.channel,
+					line.quantity, line.amount, line.status, line.paid_time, line.extra)
+			ON CONFLICT (order_id, line_no, order_time) DO UPDATE
+			   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
+				   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
+				   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra;
+			lines := lines + 1;
+		END IF;
+		IF same_key AND is_new THEN				-- it was bad so far
+			DELETE FROM ecstats.rejects r
+			 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = old_row;
+		END IF;
+		RETURN lines;
+	EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
+		GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL,
+			advice = PG_EXCEPTION_HINT, of_column = COLUMN_NAME, of_constraint = CONSTRAINT_NAME;
+	END;
+	more := regexp_replace(more, '^Item 1\. ', '');
+	IF 'on_error=quarantine' <> ALL (new_mapping) THEN
+		RAISE EXCEPTION USING ERRCODE = code, MESSAGE = message, SCHEMA = 'ecstats', TABLE = 'order_lines',
+			COLUMN = of_column, CONSTRAINT = of_constraint,
+			DETAIL = concat_ws(' ', nullif(more, ''), format('Row of %s: %s.', landing,
+				CASE WHEN length(new_row::text) > 300 THEN left(new_row::text, 300) || '...' ELSE new_row::text END)),
+			HINT = concat_ws(' ', nullif(advice, ''),
+				'on_error=quarantine keeps such rows in ecstats.rejects; ALTER SUBSCRIPTION … SKIP leaves this transaction out.');
+	END IF;
+	IF same_key THEN
+		lines := lines + ecstats.pipeline_land_forget(landing, old_mapping, old_row);
+	END IF;
+	INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+	VALUES ('land:' || landing, new_row, code, concat_ws(' ', message || '.', nullif(more, ''), nullif(advice, '')));
+	RETURN lines;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land(text, text[], jsonb, text[], jsonb) IS
+	'Takes a row of a landing table from its old to its new state (NULL: none) into ecstats.order_lines or ecstats.rejects; returns lines changed.';
+
+-- ecstats.pipeline_land_order: the trigger of a landing table, AFTER INSERT OR UPDATE OR DELETE for each row and
+-- BEFORE TRUNCATE for the statement; ecstats_land_orders makes both.
+CREATE FUNCTION ecstats.pipeline_land_order() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	landing text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+	landed jsonb;
+BEGIN
+	IF TG_OP = 'TRUNCATE' THEN
+		FOR landed IN EXECUTE format('SELECT to_jsonb(t) FROM ONLY %s t', landing) LOOP
+			PERFORM ecstats.pipeline_land(landing, TG_ARGV, landed, NULL, NULL);
+		END LOOP;
+	ELSE
+		PERFORM ecstats.pipeline_land(landing, TG_ARGV, to_jsonb(OLD), TG_ARGV, to_jsonb(NEW));
+	END IF;
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_order() IS
+	'Trigger of a landing table, made by ecstats_land_orders: brings its rows to ecstats.order_lines. Arguments: the mapping.';
+-- sql/57_pipeline_landing.sql
+-- Attaching a landing table: the mapping is held against the table once, not at every row.
+
+-- ecstats.pipeline_land_types: the type of each mapped column of a landing table, NULL for a constant and for a
+-- column that is not there.
+CREATE FUNCTION ecstats.pipeline_land_types(landing regclass, mapping text[])
+	RETURNS TABLE (target text, source text, attnum smallint, type regtype)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT m[1], CASE WHEN m[2] = '=' THEN m[3] END, a.attnum, coalesce(nullif(t.typbasetype, 0), a.atttypid)::regtype
+	  FROM unnest(mapping) WITH ORDINALITY AS u(entry, n)
+	 CROSS JOIN LATERAL regexp_match(u.entry, '^([a-z_]+)(:?=)(.*)$') AS m
+	  LEFT JOIN pg_attribute a ON a.attrelid = landing AND a.attname = m[3] AND m[2] = '=' AND a.attnum > 0 AND NOT a.attisdropped
+	  LEFT JOIN pg_type t ON t.oid = a.atttypid
+	 ORDER BY u.n $$;
+COMMENT ON FUNCTION ecstats.pipeline_land_types(regclass, text[]) IS
+	'Entries of a mapping: the column of order_lines or the option, the landed column (NULL: a constant), its number and its type.';
+
+-- ecstats.pipeline_land_check: 22023 unless every landed row can become one line of its own.
+CREATE FUNCTION ecstats.pipeline_land_check(landing regclass, mapping text[]) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	wrong text;
+	advice text;
+	zone text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'timezone='));
+	error_mode text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'on_error='));
+	columns text[] := '{order_id,line_no,order_time,user_id,product_id,region,channel,quantity,amount,status,paid_time,extra}';
+BEGIN
+	IF error_mode IS NOT NULL THEN
+		PERFORM ecstats.on_error_check(error_mode);
+	END IF;
+	IF (SELECT c.relkind FROM pg_class c WHERE c.oid = landing) <> 'r' THEN
+		wrong := format('%s is not an ordinary table', landing);
+		advice := 'Let the publisher''s rows land in a plain table (publish_via_partition_root makes one table of its partitions).';
+	ELSIF EXISTS (SELECT FROM unnest(mapping) m WHERE m IS NULL OR m !~ '^[a-z_]+:?=.') THEN
+		wrong := 'an entry of the mapping is neither ''column=landed column'' nor ''column:=constant''';
+		advice := format('Value: %s.', (SELECT coalesce(quote_literal(m), 'NULL') FROM unnest(mapping) m WHERE m IS NULL OR m !~ '^[a-z_]+:?=.' LIMIT 1));
+	ELSIF zone IS NOT NULL AND NOT ecstats.timezone_valid(zone) THEN
+		wrong := format('timezone %L is no IANA time zone', zone);
+		advice := 'Write it like timezone=Asia/Shanghai.';
+	END IF;
+	IF wrong IS NULL THEN
+		SELECT CASE WHEN t.target <> ALL (columns || '{on_error,timezone}'::text[]) THEN format('order_lines has no column %I', t.target)
+					WHEN count(*) OVER (PARTITION BY t.target) > 1 THEN format('%s is mapped twice', t.target)
+					WHEN t.target = ANY (columns) AND t.source IS NOT NULL AND t.attnum IS NULL THEN format('%s has no column %I', landing, t.source)
+					WHEN t.target IN ('order_time', 'paid_time') AND t.type IN ('timestamp', 'date') AND zone IS NULL
+						THEN format('%I is a %s: nobody can say which instant it means', t.source, t.type)
+			   END,
+			   CASE WHEN t.target IN ('order_time', 'paid_time') THEN 'Say whose clock it shows: timezone=Asia/Shanghai.'
+					ELSE format('Columns are %s; options on_error and timezone.', array_to_string(columns, ', ')) END
+		  INTO wrong, advice
+		  FROM ecstats.pipeline_land_types(landing, mapping) t
+		 ORDER BY 1 NULLS LAST LIMIT 1;
+	END IF;
+	IF wrong IS NULL THEN
+		SELECT format('%s is not mapped', string_agg(c, ', ')), 'Map it to a column (amount=total) or set a constant (quantity:=1).'
+		  INTO wrong, advice
+		  FROM unnest('{order_id,order_time,product_id,quantity,amount}'::text[]) c
+		 WHERE c NOT IN (SELECT t.target FROM ecstats.pipeline_land_types(landing, mapping) t)
+		HAVING count(*) > 0;
+	END IF;
+	-- Two rows must never be one line: some key of the table is within what makes the line's key.
+	IF wrong IS NULL AND NOT EXISTS (
+		SELECT FROM pg_index i
+		 WHERE i.indrelid = landing AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+		   AND (i.indkey::smallint[])[0 : i.indnkeyatts - 1] <@ array(
+				SELECT t.attnum FROM ecstats.pipeline_land_types(landing, mapping) t
+				  JOIN pg_attribute a ON a.attrelid = landing AND a.attnum = t.attnum AND a.attnotnull
+				 WHERE t.target IN ('order_id', 'line_no', 'order_time'))) THEN
+		wrong := 'two landed rows could become the same line';
+		advice := 'Map order_id, line_no and order_time so that they hold a primary key (or an immediate unique key without nulls) of the landing table.';
+	END IF;
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION '%', wrong USING ERRCODE = 'invalid_parameter_value', HINT = advice;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_check(regclass, text[]) IS '22023 unless a mapping fits a landing table and gives every row a line of its own.';
+
+-- ecstats.pipeline_land_mapping: the arguments of the landing trigger that a table has, NULL without one.
+CREATE FUNCTION ecstats.pipeline_land_mapping(landing regclass) RETURNS text[]
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	rest bytea := (SELECT t.tgargs FROM pg_trigger t WHERE t.tgrelid = landing AND t.tgname = 'ecstats_land');
+	mapping text[] := CASE WHEN rest IS NOT NULL THEN '{}'::text[] END;
+	stop integer;
+BEGIN
+	LOOP						-- each argument ends with a zero byte
+		stop := position('\x00'::bytea IN rest);
+		EXIT WHEN stop IS NULL OR stop = 0;
+		mapping := mapping || convert_from(substring(rest FROM 1 FOR stop - 1), getdatabaseencoding());
+		rest := substring(rest FROM stop + 1);
+	END LOOP;
+	RETURN mapping;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_land_mapping(regclass) IS 'The mapping of a table''s landing trigger; NULL where it has none.';
+
+-- ecstats_land_orders: attaches a landing table of logical replication to ecstats.order_lines, and takes the rows
+-- that it holds already. Again, with the same or another mapping: takes all its rows anew.
+-- Arguments: the table; entries 'column=landed column' and 'column:=constant' for columns of order_lines (needed:
+-- order_id, order_time, product_id, quantity, amount), 'on_error=raise' (default) or 'on_error=quarantine',
+-- 'timezone=…' for times without a zone. Result: lines changed. Errors: 22023 for a mapping that does not fit,
+-- with on_error=raise those of ecstats_order. Touches ecstats.order_lines, ecstats.rejects, the table's triggers.
+CREATE FUNCTION @extschema@.ecstats_land_orders(landing regclass, VARIADIC mapping text[]) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	before text[];
+	arguments text;
+	landed jsonb;
+	lines bigint := 0;
+	landing_name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = landing);
+BEGIN
+	IF landing IS NULL OR mapping IS NULL THEN
+		RAISE EXCEPTION 'a landing table and its mapping are needed' USING ERRCODE = 'null_value_not_allowed';
+	END IF;
+	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+		RAISE EXCEPTION 'ecstats_land_orders works under READ COMMITTED only'
+			USING ERRCODE = 'invalid_transaction_state', DETAIL = 'An older snapshot would miss rows that land before the trigger is there.',
+				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED.';
+	END IF;
+	PERFORM ecstats.pipeline_land_check(landing, mapping);
+	EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', landing_name);
+	before := ecstats.pipeline_land_mapping(landing);
+	arguments := (SELECT string_agg(quote_literal(m), ', ' ORDER BY n) FROM unnest(mapping) WITH ORDINALITY AS u(m, n));
+	EXECUTE format('CREATE OR REPLACE TRIGGER ecstats_land AFTER INSERT OR UPDATE OR DELETE ON %s
+						FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_land_order(%s)', landing_name, arguments);
+	EXECUTE format('CREATE OR REPLACE TRIGGER ecstats_land_truncate BEFORE TRUNCATE ON %s
+						FOR EACH STATEMENT EXECUTE FUNCTION ecstats.pipeline_land_order(%s)', landing_name, arguments);
+	EXECUTE format('ALTER TABLE %1$s ENABLE ALWAYS TRIGGER ecstats_land, ENABLE ALWAYS TRIGGER ecstats_land_truncate', landing_name);
+	FOR landed IN EXECUTE format('SELECT to_jsonb(t) FROM ONLY %s t', landing_name) LOOP
+		lines := lines + ecstats.pipeline_land(landing_name, coalesce(before, mapping), landed, mapping, landed);
+	END LOOP;
+	RETURN lines;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_land_orders(regclass, text[]) IS
+	'Attaches a landing table of logical replication to ecstats.order_lines by a mapping (order_id=id, amount=total, line_no:=1, on_error=quarantine, timezone=…) and takes the rows it holds; returns lines changed. 22023: the mapping does not fit.';
 -- sql/60_status.sql
 -- One screen for psql: how every part is, and the cure where it is not well. Read-only.
 
@@ -5217,6 +6757,7 @@ BEGIN
 		format('%s, PostgreSQL %s', installed, current_setting('server_version')),
 		CASE WHEN installed <> loaded THEN format('the library is %s: ALTER EXTENSION ecstats UPDATE', loaded) END;
 	RETURN QUERY SELECT * FROM ecstats.status_intake(at);
+	RETURN QUERY SELECT * FROM ecstats.source_status(at);
 	RETURN QUERY SELECT * FROM ecstats.status_days(at);
 	RETURN QUERY SELECT * FROM ecstats.report_status();
 	RETURN QUERY SELECT * FROM ecstats.status_deliveries(at);
@@ -5233,7 +6774,7 @@ COMMENT ON FUNCTION @extschema@.ecstats_status() IS
 -- function name (every overload). A profile's rows are all it gets: profiles add up, none contains another.
 CREATE FUNCTION ecstats.profile_privileges()
 	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
-	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
@@ -5243,15 +6784,27 @@ CREATE FUNCTION ecstats.profile_privileges()
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('report_item'), ('report_products'),
-		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('report_condition'), ('report_message'), ('report_status'))
+		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,ecstats_day,day_of,event_check,order_check,ecstats_track,ecstats_order,ecstats_prepare}'::text[]) v
+	-- ... and attaches tables of logical replication, or applies into them
+	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
+	  FROM unnest('{ecstats_land_orders,pipeline_land_order,pipeline_land,pipeline_land_check,pipeline_land_types,pipeline_land_mapping,on_error_check,timezone_valid}'::text[]) v
 	-- reader: figures and how things stand; no raw rows, no credentials
 	UNION ALL SELECT p, 'relation', r.object, 'SELECT', NULL FROM reads r, unnest('{reader,operator}'::text[]) p
 	UNION ALL SELECT p, 'relation', 'channels', 'SELECT', 'name, kind, options, enabled, created_at' FROM unnest('{reader,operator}'::text[]) p
 	UNION ALL SELECT p, 'function', f.object, 'EXECUTE', NULL FROM read_functions f, unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'relation', 'sources', 'SELECT', 'name, kind, target, owner, enabled, query, watermark_query, timeout, on_error, options, watermark, created_at, last_run_at, last_day, last_rows, last_error'
+	  FROM unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT p, 'relation', 'source_fetches', 'SELECT',
+		   (SELECT string_agg(a.attname, ', ' ORDER BY a.attnum) FROM pg_attribute a
+			 WHERE a.attrelid = to_regclass('ecstats.source_fetches') AND a.attnum > 0 AND NOT a.attisdropped AND a.attname NOT IN ('next_url', 'next_value'))
+	  FROM unnest('{reader,operator}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'sources', p, 'name, kind, target, owner, enabled, query, watermark_query, url, headers, secret, timeout, on_error, options, watermark'
+	  FROM unnest('{INSERT,UPDATE}'::text[]) p
+	UNION ALL SELECT 'operator', 'relation', 'sources', 'DELETE', NULL
 	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
 	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
 		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
@@ -5260,12 +6813,12 @@ CREATE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_daily,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+	  FROM unnest('{ecstats_daily,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
-		ecstats_maintain,maintain_days,maintain_partition,maintain_prune,day_partition_exists,day_partition_name}'::text[]) v
+		ecstats_maintain,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat}'::text[]) v
+	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v
 	-- a tick launches what is due, each run as its job's owner
 	UNION ALL SELECT p, 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_tick,job_beat,job_reap,job_claim,job_take,job_launch,job_wait}'::text[]) v, unnest('{operator,pusher}'::text[]) p
@@ -5394,3 +6947,6 @@ SELECT pg_extension_config_dump('ecstats.deliveries', '');
 SELECT pg_extension_config_dump('ecstats.deliveries_id_seq', '');
 SELECT pg_extension_config_dump('ecstats.delivery_attempts', '');
 SELECT pg_extension_config_dump('ecstats.home', '');
+SELECT pg_extension_config_dump('ecstats.sources', '');
+SELECT pg_extension_config_dump('ecstats.source_fetches', '');
+SELECT pg_extension_config_dump('ecstats.source_fetches_fetch_id_seq', '');

@@ -149,22 +149,6 @@ if [ -n "$missing" ]; then
 	install_packages $missing || die "the packages could not be installed: $missing"
 fi
 
-# missing_extras prints the packages of what only some tests need: clients that write into ecstats.
-missing_extras()
-{
-	/usr/bin/python3 -c 'import psycopg2' 2> /dev/null || echo python3-psycopg2
-	/usr/bin/python3 -c 'import psycopg' 2> /dev/null || echo python3-psycopg
-	command -v node > /dev/null || echo nodejs node-pg
-}
-
-if [ -n "${EXTRAS:-}" ] && command -v apt-get > /dev/null; then
-	extras=$(missing_extras)
-	for package in $extras; do
-		say "optional, missing: $package"
-		install_packages "$package" || say "(it could not be installed: what needs it is skipped)"
-	done
-fi
-
 pg=$(find_pg) || die "there is no PostgreSQL from 14 on with server headers (set PG_CONFIG to its pg_config)"
 pg_usable "$pg" || die "$pg is not usable: PostgreSQL from 14 on with server, headers and PGXS is needed"
 pg_has_cron "$pg" || die "PostgreSQL at $("$pg" --sharedir) has no pg_cron; install postgresql-$(pg_major "$pg")-cron"
