@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
@@ -137,6 +138,19 @@ ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int l
 			"Remove control characters (line ends and tabs are some) at the source.",
 			ecstats_shown(s, len), "%s has a control character at byte %d", column, at + 1);
 	return true;
+}
+
+/*
+ * ecstats_clock_for returns a time of the clock that is good enough to judge an instant by. Reading the
+ * clock for every row would cost as much as a rule, so an instant that is not ahead by the transaction's
+ * start, which the clock has passed, is judged by that.
+ */
+TimestampTz
+ecstats_clock_for(TimestampTz ts)
+{
+	TimestampTz start = GetCurrentTransactionStartTimestamp();
+
+	return ts > start + FUTURE_MAX ? GetCurrentTimestamp() : start;
 }
 
 /*

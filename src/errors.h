@@ -27,6 +27,7 @@ extern char *ecstats_fault_text(const EcstatsFault *fault);
 extern char *ecstats_shown(const char *value, int length);
 extern bool ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int len,
 							   int min, int max);
+extern TimestampTz ecstats_clock_for(TimestampTz ts);
 extern bool ecstats_check_instant(EcstatsFault *fault, const char *column, TimestampTz ts,
 								  TimestampTz now);
 

@@ -73,7 +73,6 @@ ecstats_event_check(PG_FUNCTION_ARGS)
 {
 	EventParts parts;
 	EcstatsFault fault;
-	TimestampTz now;
 	text *user_id;
 	text *event;
 	text *page_url = NULL;
@@ -98,11 +97,7 @@ ecstats_event_check(PG_FUNCTION_ARGS)
 	}
 	parts.extra = PG_GETARG_JSONB_P(4);
 
-	/* Reading the clock for every row would cost as much as a rule: its time is later than this one. */
-	now = GetCurrentTransactionStartTimestamp();
-	if (parts.event_time > now + FUTURE_MAX)
-		now = GetCurrentTimestamp();
-	if (!ecstats_event_check_parts(&parts, now, &fault))
+	if (!ecstats_event_check_parts(&parts, ecstats_clock_for(parts.event_time), &fault))
 		ecstats_fault_raise(&fault, "events", "events_valid");
 	ecstats_day_note(parts.event_time);
 
