@@ -46,7 +46,8 @@ OBJS = \
 	src/template_jsonb.o \
 	src/hmac.o \
 	src/source.o \
-	src/source_map.o
+	src/source_map.o \
+	src/landing.o
 
 # The load order of the install script. C declarations come before tables, so that CHECKs can use
 # them; functions come after tables, so that an upgrade can replace them wholesale.

@@ -21,8 +21,10 @@ CREATE OR REPLACE FUNCTION ecstats.pipeline_land_check(landing regclass, mapping
 DECLARE
 	wrong text;
 	advice text;
-	zone text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'timezone='));
-	error_mode text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'on_error='));
+	zone text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'timezone=') LIMIT 1);
+	error_mode text := (SELECT substr(m, 10) FROM unnest(mapping) m WHERE starts_with(m, 'on_error=') LIMIT 1);
+	constant_option text := (SELECT m FROM unnest(mapping) m WHERE m ~ '^(on_error|timezone|deletes):=' LIMIT 1);
+	deletes text := (SELECT substr(m, 9) FROM unnest(mapping) m WHERE starts_with(m, 'deletes=') LIMIT 1);
 	columns text[] := '{order_id,line_no,order_time,user_id,product_id,region,channel,quantity,amount,status,paid_time,extra}';
 BEGIN
 	IF error_mode IS NOT NULL THEN
@@ -34,19 +36,25 @@ BEGIN
 	ELSIF EXISTS (SELECT FROM unnest(mapping) m WHERE m IS NULL OR m !~ '^[a-z_]+:?=.') THEN
 		wrong := 'an entry of the mapping is neither ''column=landed column'' nor ''column:=constant''';
 		advice := format('Value: %s.', (SELECT coalesce(quote_literal(m), 'NULL') FROM unnest(mapping) m WHERE m IS NULL OR m !~ '^[a-z_]+:?=.' LIMIT 1));
+	ELSIF constant_option IS NOT NULL THEN
+		wrong := format('%s is an option, not a column', split_part(constant_option, ':', 1));
+		advice := format('Write %s.', replace(constant_option, ':=', '='));
+	ELSIF deletes NOT IN ('follow', 'ignore') THEN
+		wrong := 'deletes is neither follow nor ignore';
+		advice := format('Value: %L. follow (the default) deletes the line of a row that is deleted at the publisher, ignore keeps it.', left(deletes, 60));
 	ELSIF zone IS NOT NULL AND NOT ecstats.timezone_valid(zone) THEN
 		wrong := format('timezone %L is no IANA time zone', zone);
 		advice := 'Write it like timezone=Asia/Shanghai.';
 	END IF;
 	IF wrong IS NULL THEN
-		SELECT CASE WHEN t.target <> ALL (columns || '{on_error,timezone}'::text[]) THEN format('order_lines has no column %I', t.target)
+		SELECT CASE WHEN t.target <> ALL (columns || '{on_error,timezone,deletes}'::text[]) THEN format('order_lines has no column %I', t.target)
 					WHEN count(*) OVER (PARTITION BY t.target) > 1 THEN format('%s is mapped twice', t.target)
 					WHEN t.target = ANY (columns) AND t.source IS NOT NULL AND t.attnum IS NULL THEN format('%s has no column %I', landing, t.source)
 					WHEN t.target IN ('order_time', 'paid_time') AND t.type IN ('timestamp', 'date') AND zone IS NULL
 						THEN format('%I is a %s: nobody can say which instant it means', t.source, t.type)
 			   END,
 			   CASE WHEN t.target IN ('order_time', 'paid_time') THEN 'Say whose clock it shows: timezone=Asia/Shanghai.'
-					ELSE format('Columns are %s; options on_error and timezone.', array_to_string(columns, ', ')) END
+					ELSE format('Columns are %s; options on_error, timezone and deletes.', array_to_string(columns, ', ')) END
 		  INTO wrong, advice
 		  FROM ecstats.pipeline_land_types(landing, mapping) t
 		 ORDER BY 1 NULLS LAST LIMIT 1;
@@ -58,16 +66,18 @@ BEGIN
 		 WHERE c NOT IN (SELECT t.target FROM ecstats.pipeline_land_types(landing, mapping) t)
 		HAVING count(*) > 0;
 	END IF;
-	-- Two rows must never be one line: some key of the table is within what makes the line's key.
+	-- Two rows must never be one line: some key of the table is within what makes the line's key. (Not by a time
+	-- in a text or a number: 09:00+08 is 01:00Z, and 1712050800 is 1712050800000.)
 	IF wrong IS NULL AND NOT EXISTS (
 		SELECT FROM pg_index i
 		 WHERE i.indrelid = landing AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
 		   AND (i.indkey::smallint[])[0 : i.indnkeyatts - 1] <@ array(
 				SELECT t.attnum FROM ecstats.pipeline_land_types(landing, mapping) t
 				  JOIN pg_attribute a ON a.attrelid = landing AND a.attnum = t.attnum AND a.attnotnull
-				 WHERE t.target IN ('order_id', 'line_no', 'order_time'))) THEN
+				 WHERE t.target IN ('order_id', 'line_no')
+					OR t.target = 'order_time' AND t.type IN ('timestamptz', 'timestamp', 'date'))) THEN
 		wrong := 'two landed rows could become the same line';
-		advice := 'Map order_id, line_no and order_time so that they hold a primary key (or an immediate unique key without nulls) of the landing table.';
+		advice := 'Map order_id, line_no and order_time so that they hold a primary key (or an immediate unique key without nulls) of the landing table; order_time counts if it is a timestamptz, timestamp or date.';
 	END IF;
 	IF wrong IS NOT NULL THEN
 		RAISE EXCEPTION '%', wrong USING ERRCODE = 'invalid_parameter_value', HINT = advice;
@@ -99,27 +109,28 @@ COMMENT ON FUNCTION ecstats.pipeline_land_mapping(regclass) IS 'The mapping of a
 -- that it holds already. Again, with the same or another mapping: takes all its rows anew.
 -- Arguments: the table; entries 'column=landed column' and 'column:=constant' for columns of order_lines (needed:
 -- order_id, order_time, product_id, quantity, amount), 'on_error=raise' (default) or 'on_error=quarantine',
--- 'timezone=…' for times without a zone. Result: lines changed. Errors: 22023 for a mapping that does not fit,
+-- 'timezone=…' for times without a zone, 'deletes=ignore' keeps the lines of rows that are deleted. Result: lines changed. Errors: 22023 for a mapping that does not fit,
 -- with on_error=raise those of ecstats_order. Touches ecstats.order_lines, ecstats.rejects, the table's triggers.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_land_orders(landing regclass, VARIADIC mapping text[]) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	before text[];
 	arguments text;
-	landed jsonb;
-	lines bigint := 0;
 	landing_name text := (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = landing);
 BEGIN
 	IF landing IS NULL OR mapping IS NULL THEN
 		RAISE EXCEPTION 'a landing table and its mapping are needed' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
-	IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
-		RAISE EXCEPTION 'ecstats_land_orders works under READ COMMITTED only'
-			USING ERRCODE = 'invalid_transaction_state', DETAIL = 'An older snapshot would miss rows that land before the trigger is there.',
-				  HINT = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED.';
+	PERFORM ecstats.must_be_read_committed('ecstats_land_orders takes what has landed');
+	IF landing_name IS NULL THEN
+		RAISE EXCEPTION 'there is no such table' USING ERRCODE = 'undefined_table', DETAIL = format('Value: %s.', landing);
+	END IF;
+	-- From here on nobody changes the table that the mapping is held against, nor lands a row.
+	EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', landing_name);
+	IF to_regclass(landing_name) IS DISTINCT FROM landing THEN
+		RAISE EXCEPTION 'table % was renamed or dropped meanwhile', landing_name USING ERRCODE = 'undefined_table', HINT = 'Try again.';
 	END IF;
 	PERFORM ecstats.pipeline_land_check(landing, mapping);
-	EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', landing_name);
 	before := ecstats.pipeline_land_mapping(landing);
 	arguments := (SELECT string_agg(quote_literal(m), ', ' ORDER BY n) FROM unnest(mapping) WITH ORDINALITY AS u(m, n));
 	EXECUTE format('CREATE OR REPLACE TRIGGER ecstats_land AFTER INSERT OR UPDATE OR DELETE ON %s
@@ -127,10 +138,7 @@ BEGIN
 	EXECUTE format('CREATE OR REPLACE TRIGGER ecstats_land_truncate BEFORE TRUNCATE ON %s
 						FOR EACH STATEMENT EXECUTE FUNCTION ecstats.pipeline_land_order(%s)', landing_name, arguments);
 	EXECUTE format('ALTER TABLE %1$s ENABLE ALWAYS TRIGGER ecstats_land, ENABLE ALWAYS TRIGGER ecstats_land_truncate', landing_name);
-	FOR landed IN EXECUTE format('SELECT to_jsonb(t) FROM ONLY %s t', landing_name) LOOP
-		lines := lines + ecstats.pipeline_land(landing_name, coalesce(before, mapping), landed, mapping, landed);
-	END LOOP;
-	RETURN lines;
+	RETURN ecstats.pipeline_land_rows(landing, coalesce(before, mapping), mapping);
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_land_orders(regclass, text[]) IS

@@ -22,7 +22,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{ecstats_version,ecstats_day,day_of,event_check,order_check,ecstats_track,ecstats_order,ecstats_prepare}'::text[]) v
 	-- ... and attaches tables of logical replication, or applies into them
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_land_orders,pipeline_land_order,pipeline_land,pipeline_land_check,pipeline_land_types,pipeline_land_mapping,on_error_check,timezone_valid}'::text[]) v
+	  FROM unnest('{ecstats_land_orders,pipeline_land_order,pipeline_land_rows,must_be_read_committed,pipeline_land_check,pipeline_land_types,pipeline_land_mapping,on_error_check,timezone_valid}'::text[]) v
 	-- reader: figures and how things stand; no raw rows, no credentials
 	UNION ALL SELECT p, 'relation', r.object, 'SELECT', NULL FROM reads r, unnest('{reader,operator}'::text[]) p
 	UNION ALL SELECT p, 'relation', 'channels', 'SELECT', 'name, kind, options, enabled, created_at' FROM unnest('{reader,operator}'::text[]) p

@@ -72,4 +72,14 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 #define ecstats_names_of(name) stringToQualifiedNameList(name)
 #endif
 
+/* Rights on one object: 16 asks the same question of every kind. */
+#if PG_VERSION_NUM >= 160000
+#define ecstats_function_aclcheck(function, role) \
+	object_aclcheck(ProcedureRelationId, (function), (role), ACL_EXECUTE)
+#define ecstats_table_ownercheck(table, role) object_ownercheck(RelationRelationId, (table), (role))
+#else
+#define ecstats_function_aclcheck(function, role) pg_proc_aclcheck((function), (role), ACL_EXECUTE)
+#define ecstats_table_ownercheck(table, role)	  pg_class_ownercheck((table), (role))
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

@@ -1,7 +1,7 @@
 -- Orders that land by replication: mapping, upserts, key changes, bad rows, rights. (test/cdc has the real thing.)
 SET client_min_messages = warning;
 DROP EXTENSION IF EXISTS ecstats CASCADE;
-DROP TABLE IF EXISTS public.orders, public.order_items, public.parted, public.landed;
+DROP TABLE IF EXISTS public.orders, public.order_items, public.parted, public.landed, public.zoneless, public.padded, public.archived, public.aged, public.forger;
 CREATE EXTENSION ecstats;
 RESET client_min_messages;
 \set SHOW_CONTEXT never
@@ -23,6 +23,18 @@ SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_a
 SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total', 'timezone=FOO5BAR');
 SELECT ecstats_land_orders('public.orders', 'order_id=customer', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total');
 SELECT ecstats_land_orders('public.orders', NULL);
+-- an option is no column
+SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total', 'on_error:=quarantine');
+SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total', 'timezone:=Asia/Shanghai');
+SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total', 'deletes=keep');
+SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id=sku', 'quantity=qty', 'amount=total', 'timezone=UTC', 'timezone=Asia/Shanghai');
+-- a key by a text that is a time, or by a number: many of them are the same instant
+CREATE TABLE public.landed (id text NOT NULL, at text NOT NULL, n bigint NOT NULL, UNIQUE (id, at), UNIQUE (id, n));
+SELECT ecstats_land_orders('public.landed', 'order_id=id', 'order_time=at', 'product_id:=x', 'quantity:=1', 'amount:=1');
+SELECT ecstats_land_orders('public.landed', 'order_id=id', 'order_time=n', 'product_id:=x', 'quantity:=1', 'amount:=1');
+DROP TABLE public.landed;
+SELECT ecstats_land_orders('pg_catalog.pg_tables', 'order_id=id', 'order_time=at');
+SELECT ecstats_land_orders(1::regclass, 'order_id=id', 'order_time=at');
 SELECT ecstats_land_orders('ecstats.daily_kpi', 'order_id:=1', 'order_time=closed_at', 'product_id:=x', 'quantity:=1', 'amount=gmv');
 CREATE TABLE public.parted (id bigint, at timestamptz) PARTITION BY RANGE (at);
 SELECT ecstats_land_orders('public.parted', 'order_id=id', 'order_time=at', 'product_id:=x', 'quantity:=1', 'amount:=1');
@@ -151,6 +163,71 @@ END
 $$;
 SELECT i, pg_temp.walk(100) FROM generate_series(1, 5) i;
 
+-- a clock that is put forward: a time that it skips is no instant; moved to one, it could be another row's line
+CREATE TABLE public.zoneless (id int, at timestamp, t int, paid timestamp, PRIMARY KEY (id, at));
+SELECT ecstats_land_orders('public.zoneless', 'order_id=id', 'order_time=at', 'product_id:=x', 'quantity:=1', 'amount=t', 'paid_time=paid', 'timezone=America/New_York', 'on_error=quarantine');
+INSERT INTO public.zoneless VALUES (1, '2026-03-08 01:59:59.999999', 1), (1, '2026-03-08 02:00', 2), (1, '2026-03-08 02:30', 3), (1, '2026-03-08 03:00', 4), (1, '2026-03-08 03:30', 5),
+	(2, '2026-11-01 00:59', 1), (2, '2026-11-01 01:00', 2), (2, '2026-11-01 01:30', 3), (2, '2026-11-01 02:00', 4), (3, '2026-03-07 12:00', 1);
+UPDATE public.zoneless SET paid = '2026-03-08 02:30' WHERE id = 3;
+SELECT order_id, order_time, amount FROM ecstats.order_lines WHERE product_id = 'x' ORDER BY order_time;
+SELECT payload->>'at' AS at, sqlstate, reason FROM ecstats.rejects WHERE source = 'land:public.zoneless' ORDER BY 1;
+UPDATE public.zoneless SET at = '2026-03-08 04:00' WHERE at = '2026-03-08 02:30';
+DELETE FROM public.zoneless WHERE at = '2026-03-08 02:00';
+UPDATE public.zoneless SET paid = NULL WHERE id = 3;
+SELECT order_id, order_time, amount FROM ecstats.order_lines WHERE product_id = 'x' AND order_id <> '2' ORDER BY order_time;
+SELECT count(*) FROM ecstats.rejects WHERE source = 'land:public.zoneless';
+DROP TABLE public.zoneless;
+-- numbers as text: 01 is not 1
+CREATE TABLE public.padded (id int, pos text, at timestamptz, PRIMARY KEY (id, pos));
+SELECT ecstats_land_orders('public.padded', 'order_id=id', 'line_no=pos', 'order_time=at', 'product_id:=pad', 'quantity:=1', 'amount:=1', 'on_error=quarantine');
+INSERT INTO public.padded VALUES (1, '1', '2026-11-01'), (1, '01', '2026-11-01'), (1, '-0', '2026-11-01');
+SELECT line_no FROM ecstats.order_lines WHERE product_id = 'pad';
+SELECT payload->>'pos' AS pos, sqlstate, reason FROM ecstats.rejects WHERE source = 'land:public.padded' ORDER BY 1;
+DROP TABLE public.padded;
+
+-- deletes=ignore: an archive job at the publisher does not take sales out of the figures
+CREATE TABLE public.archived (t int PRIMARY KEY, at timestamptz, qty int);		-- a column may be called as anything
+SELECT ecstats_land_orders('public.archived', 'order_id=t', 'order_time=at', 'product_id:=arch', 'quantity=qty', 'amount:=1', 'on_error=quarantine', 'deletes=ignore');
+INSERT INTO public.archived VALUES (1, '2026-11-01', 1), (2, '2026-11-01', 1), (3, '2026-11-01', 0), (4, '2026-11-01', 1);
+DELETE FROM public.archived WHERE t <> 4;
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'arch' ORDER BY 1;
+UPDATE public.archived SET t = 5;
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'arch' ORDER BY 1;
+TRUNCATE public.archived;
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'arch' ORDER BY 1;
+SELECT count(*) FROM ecstats.rejects WHERE source = 'land:public.archived';
+-- back again, and told to follow
+INSERT INTO public.archived VALUES (1, '2026-11-01', 1);
+SELECT ecstats_land_orders('public.archived', 'order_id=t', 'order_time=at', 'product_id:=arch', 'quantity=qty', 'amount:=1', 'deletes=follow');
+DELETE FROM public.archived;
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'arch' ORDER BY 1;
+DROP TABLE public.archived;
+
+-- days whose order lines retention dropped: a landed row that is touched, or copied, once more gets no line
+CREATE TABLE public.aged (id int PRIMARY KEY, at timestamptz, paid timestamptz, state text);
+SELECT ecstats_land_orders('public.aged', 'order_id=id', 'order_time=at', 'paid_time=paid', 'status=state', 'product_id:=aged', 'quantity=id', 'amount:=1', 'on_error=quarantine');
+INSERT INTO public.aged VALUES (1, '2025-01-01 12:00+08', NULL), (2, '2025-01-01 12:00+08', '2025-01-02 12:00+08'), (3, '2025-01-01 12:00+08', '2025-05-02 12:00+08'), (0, '2025-01-01 12:00+08', NULL);
+SELECT day FROM ecstats_daily('2025-01-02');
+UPDATE ecstats.config SET order_retention = '60 days';
+SELECT ecstats.maintain_drop('2025-01-01', '2025-03-31 00:00+08'), ecstats.maintain_drop('2025-01-02', '2025-03-31 00:00+08');
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'aged' ORDER BY 1;
+DELETE FROM ecstats.day_marks;
+UPDATE public.aged SET state = 'archived';
+SELECT order_id, status FROM ecstats.order_lines WHERE product_id = 'aged' ORDER BY 1;
+SELECT payload->>'state' AS state FROM ecstats.rejects WHERE source = 'land:public.aged';
+UPDATE public.aged SET id = 4 WHERE id = 0;								-- good now, and over
+SELECT count(*) FROM ecstats.rejects WHERE source = 'land:public.aged';
+SELECT ecstats_land_orders('public.aged', 'order_id=id', 'order_time=at', 'paid_time=paid', 'status=state', 'product_id:=aged', 'quantity:=1', 'amount:=1');
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'aged' ORDER BY 1;
+-- paid today: that day counts it
+UPDATE public.aged SET paid = '2025-06-01 12:00+08' WHERE id = 1;
+SELECT order_id FROM ecstats.order_lines WHERE product_id = 'aged' ORDER BY 1;
+DELETE FROM public.aged;
+SELECT count(*) FROM ecstats.order_lines WHERE product_id = 'aged';
+SELECT DISTINCT day FROM ecstats.day_marks ORDER BY 1;
+UPDATE ecstats.config SET order_retention = NULL;
+DROP TABLE public.aged;
+
 -- rights: who applies needs the profile, and a table of one's own
 SET client_min_messages = warning;
 DROP ROLE IF EXISTS ecstats_test_lander;
@@ -167,6 +244,24 @@ SELECT ecstats_land_orders('public.landed', 'order_id=id', 'order_time=at', 'pro
 SELECT ecstats_land_orders('public.orders', 'order_id=id', 'order_time=created_at', 'product_id:=x', 'quantity:=1', 'amount:=1');
 INSERT INTO public.landed VALUES (777, '2026-11-01');
 SELECT order_id, product_id, amount FROM ecstats.order_lines WHERE order_id = '777';
+-- a writer speaks for no other table: neither lines nor rejects of public.orders are theirs to make or to take away
+SELECT ecstats.pipeline_land('public.orders', '{order_id=id}', (SELECT '{"id": 1}'::jsonb), NULL, NULL);
+SELECT ecstats.pipeline_land('public.orders', NULL, NULL, '{order_id=id,on_error=quarantine}', '{"forged": true}');
+SELECT ecstats.pipeline_land_forget('public.orders', '{order_id=id}', '{"id": 1}');
+SELECT ecstats.pipeline_land_rows('public.orders', '{order_id=id}', '{order_id=id,on_error=quarantine}');
+SELECT ecstats.pipeline_land_rows(1::regclass, '{}', '{}');
+SELECT ecstats.pipeline_land_rows('public.landed', NULL, '{}');
+SELECT ecstats.pipeline_land_order();
+-- their own trigger, with whatever arguments, speaks for their own table
+CREATE TABLE public.forger (id int);
+CREATE TRIGGER mine AFTER INSERT OR DELETE ON public.forger FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_land_order('order_id=id', 'on_error=quarantine');
+INSERT INTO public.forger VALUES (1);
+CREATE TRIGGER before BEFORE INSERT ON public.forger FOR EACH ROW EXECUTE FUNCTION ecstats.pipeline_land_order('order_id=id');
+INSERT INTO public.forger VALUES (2);
+RESET ROLE;
+SELECT source, payload FROM ecstats.rejects WHERE source = 'land:public.forger' OR payload ? 'forged';
+SET ROLE ecstats_test_lander;
+DROP TABLE public.forger;
 -- a cast of one's own runs as oneself
 CREATE TYPE public.sly AS ENUM ('a');
 CREATE FUNCTION public.sly_json(public.sly) RETURNS json LANGUAGE sql AS $$ SELECT to_json(current_user) $$;
