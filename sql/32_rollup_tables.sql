@@ -138,7 +138,7 @@ COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
 COMMENT ON COLUMN ecstats.day_state.partitioned IS 'The day had a partition of its own when it was computed';
-COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its raw rows are gone: never computed again';
-COMMENT ON COLUMN ecstats.day_state.events_dropped IS 'Its events were dropped by config.event_retention; what came since then stays';
+COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its order lines are gone: never computed again';
+COMMENT ON COLUMN ecstats.day_state.events_dropped IS 'Its events were dropped by config.event_retention, or its partition by somebody: what is counted from them stays as it is, orders are still computed';
 COMMENT ON COLUMN ecstats.day_state.orders_dropped IS 'Its order lines were dropped by config.order_retention; what came since then stays';
 

@@ -9,12 +9,23 @@ DECLARE
 	part name := ecstats.day_partition_name(day);
 BEGIN
 	EXECUTE format('CREATE TABLE ecstats.%I (LIKE ecstats.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
-	EXECUTE format('CREATE UNIQUE INDEX %I ON ecstats.%I (event_time, user_id, event_id)', part || '_key', part);
 	EXECUTE format('CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.%I FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated()', part);
 	EXECUTE format('ALTER TABLE ecstats.%I ENABLE ALWAYS TRIGGER truncated', part);
 END
 $$;
-COMMENT ON FUNCTION ecstats.event_partition_create(date) IS 'Creates the table of a business day with its unique index, not attached yet.';
+COMMENT ON FUNCTION ecstats.event_partition_create(date) IS 'Creates the table of a business day, neither indexed nor attached yet.';
+
+-- ecstats.event_partition_index: built over rows that have been moved in, it costs half of what keeping it does.
+-- They cannot break it: the default partition, where they come from, has the same.
+CREATE OR REPLACE FUNCTION ecstats.event_partition_index(day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	part name := ecstats.day_partition_name(day);
+BEGIN
+	EXECUTE format('CREATE UNIQUE INDEX %I ON ecstats.%I (event_time, user_id, event_id)', part || '_key', part);
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_partition_index(date) IS 'Builds the unique index of the table of a business day.';
 
 CREATE OR REPLACE FUNCTION ecstats.event_partition_attach(day date) RETURNS void
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -53,6 +64,7 @@ BEGIN
 			RETURN false;
 		END IF;
 		PERFORM ecstats.event_partition_create(day);
+		PERFORM ecstats.event_partition_index(day);
 		PERFORM ecstats.event_partition_attach(day);
 		RETURN true;
 	EXCEPTION WHEN lock_not_available OR check_violation OR duplicate_table OR unique_violation
@@ -87,6 +99,7 @@ BEGIN
 		USING from_time, to_time;
 	GET DIAGNOSTICS moved = ROW_COUNT;
 	PERFORM set_config('ecstats.suppress_marks', 'off', true);
+	PERFORM ecstats.event_partition_index(day);
 	IF moved > 0 THEN			-- no reader may look in between
 		LOCK TABLE ONLY ecstats.events IN ACCESS EXCLUSIVE MODE;
 	END IF;
@@ -96,6 +109,27 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.event_partition_make(date) IS
 	'Makes a day''s partition and moves the day''s rows out of the default partition into it; false if it was there.';
+
+-- ecstats.event_day_apart: are all events of a day in a partition of its own, one with its name and its bounds? Also
+-- where it has no events. (Somebody may have attached another table, whose bounds hold other days too.)
+CREATE OR REPLACE FUNCTION ecstats.event_day_apart(day date) RETURNS boolean
+	LANGUAGE plpgsql STABLE STRICT SET search_path = pg_catalog, pg_temp
+	SET datestyle = 'ISO, YMD' SET timezone = 'UTC' AS $$	-- as the bounds are read as text
+DECLARE
+	from_time timestamptz := ecstats.day_start(day);
+	to_time timestamptz := ecstats.day_start(day + 1);
+	part regclass := CASE WHEN ecstats.day_partition_exists(day) THEN to_regclass('ecstats.' || ecstats.day_partition_name(day)) END;
+	bounds text := (SELECT pg_get_expr(c.relpartbound, c.oid) FROM pg_class c WHERE c.oid = part);
+BEGIN
+	IF part IS NOT NULL AND bounds <> format('FOR VALUES FROM (%L) TO (%L)', from_time, to_time) THEN
+		RETURN false;
+	END IF;
+	RETURN NOT EXISTS (SELECT FROM ecstats.events_default e WHERE e.event_time >= from_time AND e.event_time < to_time)
+	   AND (part IS NOT NULL OR NOT EXISTS (SELECT FROM ecstats.events e WHERE e.event_time >= from_time AND e.event_time < to_time));
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_day_apart(date) IS
+	'True where no event of a business day is anywhere but in the partition with the day''s name and bounds.';
 
 -- ecstats.event_partitions_dissolve: every row to the default partition, every other partition away. Under locks
 -- that nobody gets past; every column by its name, those that somebody has added too.

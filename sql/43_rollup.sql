@@ -50,8 +50,9 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
 COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
 
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
--- touching only those that differ. One statement: every figure sees the same snapshot.
-CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date) RETURNS ecstats.daily_kpi
+-- touching only those that differ. One statement: every figure sees the same snapshot. with_events false: what is
+-- counted from events stays as it is stored, here and in the figures returned.
+CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date, with_events boolean) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
 DECLARE
@@ -61,6 +62,7 @@ BEGIN
 	WITH e AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
 												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true)
+		 WHERE with_events
 	), o AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
 												 ecstats.rollup_abnormal())
@@ -78,13 +80,13 @@ BEGIN
 		SELECT e.name AS user_id, ecstats.rollup_counts_translate(e.counts, m.map) AS counts
 		  FROM e CROSS JOIN numbers m WHERE e.kind = 'u'
 	), users_gone AS (
-		DELETE FROM ecstats.user_day d WHERE d.day = the_day
+		DELETE FROM ecstats.user_day d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = d.user_id)
 	), users_written AS (
 		INSERT INTO ecstats.user_day AS d (day, user_id, counts) SELECT the_day, u.user_id, u.counts FROM users u
 		ON CONFLICT (day, user_id) DO UPDATE SET counts = excluded.counts WHERE d.counts <> excluded.counts
 	), events_gone AS (
-		DELETE FROM ecstats.daily_events d WHERE d.day = the_day
+		DELETE FROM ecstats.daily_events d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
 	), events_written AS (
 		INSERT INTO ecstats.daily_events AS d (day, event, event_count, user_count)
@@ -92,7 +94,7 @@ BEGIN
 		ON CONFLICT (day, event) DO UPDATE SET event_count = excluded.event_count, user_count = excluded.user_count
 		 WHERE (d.event_count, d.user_count) <> (excluded.event_count, excluded.user_count)
 	), funnel_gone AS (
-		DELETE FROM ecstats.daily_funnel d WHERE d.day = the_day
+		DELETE FROM ecstats.daily_funnel d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'f' AND e.a = d.step)
 	), funnel_written AS (
 		INSERT INTO ecstats.daily_funnel AS d (day, step, event, user_count)
@@ -117,11 +119,15 @@ BEGIN
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
 	  INTO event_totals, order_totals;
+	IF NOT with_events THEN
+		SELECT jsonb_build_object('t', jsonb_build_object('a', k.event_count, 'b', k.pv), 'v', jsonb_build_object('a', k.uv))
+		  INTO STRICT event_totals FROM ecstats.daily_kpi k WHERE k.day = the_day;
+	END IF;
 	RETURN ecstats.rollup_kpi(the_day, event_totals, order_totals);
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_write(date) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures.';
+COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
 
 -- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
 -- users changed because of it.

@@ -143,7 +143,8 @@ COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) 
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
 -- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
--- first close. A day whose own partition is gone keeps its figures: it is frozen instead.
+-- first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
+-- was counted from them; its order figures follow its order lines, as long as these are there.
 CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -153,26 +154,34 @@ DECLARE
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean := ecstats.day_partition_exists(the_day);
+	is_stored boolean := EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	state ecstats.day_state;
+	with_events boolean;
 	under_way xid[];
 	gate boolean;
 BEGIN
-	UPDATE ecstats.day_state s SET frozen = true WHERE s.day = the_day AND s.partitioned AND NOT has_partition;
-	IF FOUND THEN
+	-- A partition that is detached may come back; one that is no more does not, whatever a new one of its name holds.
+	UPDATE ecstats.day_state s SET events_dropped = true
+	 WHERE s.day = the_day AND s.partitioned AND NOT s.events_dropped AND NOT ecstats.day_partition_taken(the_day);
+	SELECT * INTO state FROM ecstats.day_state s WHERE s.day = the_day;
+	IF is_stored AND state.frozen THEN
 		RETURN false;
 	END IF;
+	with_events := NOT (is_stored AND coalesce(state.events_dropped OR state.partitioned AND NOT has_partition, false));
 
 	-- In this order: who is under way, whether somebody who began before the day's end still writes, the
 	-- marks, then the scan with a snapshot of its own.
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	kpi := ecstats.rollup_write(the_day);
+	kpi := ecstats.rollup_write(the_day, with_events);
 
-	others := array(SELECT ecstats.rollup_first_seen(the_day));
-	kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
+	others := CASE WHEN with_events THEN array(SELECT ecstats.rollup_first_seen(the_day)) ELSE '{}' END;
+	kpi.new_user_count := CASE WHEN with_events THEN (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day)
+							   ELSE (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day) END;
 	first := ecstats.rollup_put(kpi, at, gate);
 	FOREACH other IN ARRAY others LOOP
-		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND s.frozen);
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND (s.frozen OR s.events_dropped));
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
 		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
@@ -183,15 +192,31 @@ BEGIN
 	INSERT INTO ecstats.day_state AS s (day, unseen, cluster, partitioned)
 	VALUES (the_day, under_way, this_cluster, has_partition)
 	ON CONFLICT (day) DO UPDATE
-	   SET cluster = this_cluster, partitioned = excluded.partitioned,
+	   SET cluster = this_cluster, partitioned = s.partitioned OR has_partition,
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
-	 WHERE s.unseen <> '{}' OR (s.cluster, s.partitioned) <> (this_cluster, excluded.partitioned);
+	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster OR has_partition AND NOT s.partitioned;
 	RETURN first;
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
-	'Computes one ended day from raw rows and stores its figures; true at its first close. A day that had a partition and has lost it is frozen.';
+	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
+
+-- ecstats.rollup_late_events: days whose events were dropped, or detached, and that have events: they came since.
+CREATE OR REPLACE FUNCTION ecstats.rollup_late_events() RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH gone AS MATERIALIZED (
+		SELECT s.day, ecstats.day_partition_exists(s.day) AS has_partition FROM ecstats.day_state s WHERE s.events_dropped OR s.partitioned
+	)
+	SELECT g.day FROM gone g JOIN ecstats.day_state s ON s.day = g.day AND s.events_dropped
+	 WHERE g.has_partition AND EXISTS (
+		SELECT FROM ecstats.rollup_hop(to_regclass('ecstats.' || ecstats.day_partition_name(g.day)), 'event_time', g.day, g.day + 1))
+	UNION
+	SELECT h FROM (SELECT min(g.day) AS from_day, max(g.day) AS to_day FROM gone g) r
+	 CROSS JOIN LATERAL ecstats.rollup_hop('ecstats.events_default', 'event_time', r.from_day, r.to_day + 1) h
+	  JOIN gone g ON g.day = h AND NOT g.has_partition
+	 WHERE r.from_day IS NOT NULL $$;
+COMMENT ON FUNCTION ecstats.rollup_late_events() IS 'Days whose events were dropped, or detached, and that have some again.';
 
 -- ecstats.rollup_partitioned: days that were closed out of the default partition and have got their own since.
 CREATE OR REPLACE FUNCTION ecstats.rollup_partitioned() RETURNS void

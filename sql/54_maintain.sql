@@ -14,19 +14,36 @@ COMMENT ON FUNCTION ecstats.maintain_partition(date) IS
 	'Makes a day''s partition and moves its waiting rows, giving up after half a second of waiting for a lock.';
 
 -- ecstats.maintain_days: days that want a partition: 7 back to 7 ahead but for those dropped by retention, and
--- those with strays.
+-- those with strays. Not those whose name another table has, as a partition does that somebody detached: their
+-- rows wait in the default partition, ecstats_status says so.
 CREATE OR REPLACE FUNCTION ecstats.maintain_days(at timestamptz) RETURNS SETOF date
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	SELECT d FROM (SELECT ecstats.day_of(at) + i FROM generate_series(-7, 7) AS i
 					WHERE NOT EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(at) + i AND s.events_dropped)
 				   UNION SELECT ecstats.event_stray_days()) w(d)
-	 WHERE NOT ecstats.day_partition_exists(d) ORDER BY d $$;
-COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and have none.';
+	 WHERE NOT ecstats.day_partition_taken(d) ORDER BY d $$;
+COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and can get one.';
+
+-- ecstats.maintain_lost: a stored day whose partition somebody dropped keeps what was counted from it, also once
+-- late rows give it a new one. To be called before that. False where a lock was busy: then no partition is made.
+CREATE OR REPLACE FUNCTION ecstats.maintain_lost() RETURNS boolean
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+BEGIN
+	PERFORM ecstats.rollup_lock();
+	UPDATE ecstats.day_state s SET events_dropped = true
+	 WHERE s.partitioned AND NOT s.events_dropped AND NOT ecstats.day_partition_taken(s.day);
+	RETURN true;
+EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+	RETURN false;
+END
+$$;
+COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes the stored days whose partition was dropped by hand; false where a lock was busy.';
 
 -- ecstats.maintain_droppable: the rule of retention. Whole days only, whose end is past config's retention; a day
 -- that is closed and complete and did not change since, and so are all days with data of its week (Monday to
--- Sunday) and of its month, both of which have ended. Weekly and monthly figures need the raw rows of all their
--- days: once they are stored, this is where their being so must be asked for too.
+-- Sunday) and of its month, both of which have ended. Events only where the day has them in a partition of its
+-- own, with its bounds: one that somebody attached otherwise holds other days too. Weekly and monthly figures need
+-- the raw rows of all their days: once they are stored, this is where their being so must be asked for too.
 CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TABLE (day date, events boolean, orders boolean)
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	WITH past AS MATERIALIZED (
@@ -44,16 +61,19 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TA
 				   WHERE NOT coalesce(s.frozen, false) AND (s.day IS NULL OR NOT k.complete OR s.unseen <> '{}')) u(day)
 		 WHERE until.day IS NOT NULL
 	)
-	SELECT p.day, p.events, p.orders FROM past p
-	 WHERE (p.events OR p.orders) AND p.to_day <= ecstats.day_of(at)
-	   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)
+	SELECT p.day, p.events, p.orders
+	  FROM (SELECT p.day, CASE WHEN p.events THEN ecstats.event_day_apart(p.day) ELSE false END AS events, p.orders FROM past p
+			 WHERE (p.events OR p.orders) AND p.to_day <= ecstats.day_of(at)
+			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)) p
+	 WHERE p.events OR p.orders
 	 ORDER BY p.day $$;
 COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz) IS
 	'Days whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
 
--- ecstats.maintain_drop: drops the raw rows of one such day and freezes it. False where a lock was busy for half
--- a second, or the day turned out to have changed: the next run tries again. Held meanwhile: no writer may add a
--- row between the last look at the day's marks and the end.
+-- ecstats.maintain_drop: drops the raw rows of one such day. Without its events, what was counted from them stays as
+-- it is, and order figures still follow order lines; without its order lines the day is frozen. False where a lock
+-- was busy for half a second, or the day turned out to have changed: the next run tries again. Held meanwhile: no
+-- writer may add a row between the last look at the day's marks and the end.
 CREATE OR REPLACE FUNCTION ecstats.maintain_drop(the_day date, at timestamptz) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -62,6 +82,7 @@ DECLARE
 	was_frozen boolean := coalesce((SELECT s.frozen FROM ecstats.day_state s WHERE s.day = the_day), false);
 	what record;
 BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.maintain_drop drops a day');
 	PERFORM ecstats.rollup_lock();
 	-- Nobody drops by a clock that is ahead.
 	SELECT * INTO what FROM ecstats.maintain_droppable(least(at, clock_timestamp())) p WHERE p.day = the_day;
@@ -79,11 +100,11 @@ BEGIN
 	END IF;
 	-- Only now is it certain what was committed. (The marks of a day that is frozen already are of late rows.)
 	IF NOT was_frozen AND EXISTS (SELECT FROM ecstats.day_marks m WHERE m.day = the_day)
-		OR what.events AND EXISTS (SELECT FROM ecstats.events_default e WHERE e.event_time >= from_time AND e.event_time < to_time) THEN
+		OR what.events AND NOT ecstats.event_day_apart(the_day) THEN
 		RETURN false;
 	END IF;
 	UPDATE ecstats.day_state s
-	   SET frozen = true, events_dropped = s.events_dropped OR what.events, orders_dropped = s.orders_dropped OR what.orders
+	   SET frozen = s.frozen OR what.orders, events_dropped = s.events_dropped OR what.events, orders_dropped = s.orders_dropped OR what.orders
 	 WHERE s.day = the_day;
 	IF what.events AND ecstats.day_partition_exists(the_day) THEN
 		EXECUTE format('DROP TABLE ecstats.%I', ecstats.day_partition_name(the_day));
@@ -97,7 +118,7 @@ EXCEPTION WHEN lock_not_available OR deadlock_detected OR object_in_use OR depen
 END
 $$;
 COMMENT ON FUNCTION ecstats.maintain_drop(date, timestamptz) IS
-	'Drops the raw rows of a day that ecstats.maintain_droppable names and freezes it; false where that must wait.';
+	'Drops the raw rows of a day that ecstats.maintain_droppable names; false where that must wait. 25000 unless READ COMMITTED.';
 
 -- ecstats.maintain_drop_lines: drops a day's order lines. A line counts on two days, the one of its order and the
 -- one of its payment: it goes with the later of them.
@@ -149,33 +170,39 @@ COMMENT ON FUNCTION ecstats.maintain_prune(timestamptz, integer) IS
 CREATE OR REPLACE PROCEDURE @extschema@.ecstats_maintain()
 	LANGUAGE plpgsql AS $$
 DECLARE
-	days pg_catalog.date[] := array(SELECT ecstats.maintain_days(pg_catalog.clock_timestamp()));
+	days pg_catalog.date[];
 	d pg_catalog.date;
 	more boolean := true;
 	busy pg_catalog.int4 := 0;
 	waiting pg_catalog.int4 := 0;
 BEGIN
+	-- COMMIT, and at once SET TRANSACTION, before anything takes a snapshot: one from before its locks misses rows.
 	COMMIT;
-	FOREACH d IN ARRAY days LOOP
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	days := CASE WHEN ecstats.maintain_lost() THEN array(SELECT ecstats.maintain_days(pg_catalog.clock_timestamp())) END;
+	FOREACH d IN ARRAY coalesce(days, '{}') LOOP
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.day_partition_exists(d) THEN
 			busy := busy + 1;
 		END IF;
-		COMMIT;
 	END LOOP;
-	days := array(SELECT p.day FROM ecstats.maintain_droppable(pg_catalog.clock_timestamp()) p);
 	COMMIT;
-	FOREACH d IN ARRAY days LOOP
-		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;		-- a snapshot from before its locks would miss rows
+	FOREACH d IN ARRAY array(SELECT p.day FROM ecstats.maintain_droppable(pg_catalog.clock_timestamp()) p) LOOP
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_drop(d, pg_catalog.clock_timestamp()) THEN
 			waiting := waiting + 1;
 		END IF;
-		COMMIT;
 	END LOOP;
+	COMMIT;
 	WHILE more LOOP
 		more := ecstats.maintain_prune(pg_catalog.clock_timestamp(), 10000);
 		COMMIT;
 	END LOOP;
-	IF busy > 0 THEN
+	IF days IS NULL THEN
+		RAISE NOTICE 'no partitions were made because a lock was busy; the next run tries again';
+	ELSIF busy > 0 THEN
 		RAISE NOTICE '% partitions could not be made now because a lock was busy; the next run tries again', busy;
 	END IF;
 	IF waiting > 0 THEN

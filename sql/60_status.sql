@@ -68,7 +68,8 @@ DECLARE
 	stale_days date[] := array(SELECT ecstats.rollup_stale_days());
 	last date := (SELECT max(k.day) FROM ecstats.daily_kpi k);
 	incomplete bigint := (SELECT count(*) FROM ecstats.daily_kpi k WHERE NOT k.complete);
-	late date[] := array(SELECT DISTINCT m.day FROM ecstats.day_marks m JOIN ecstats.day_state s ON s.day = m.day AND s.frozen ORDER BY 1);
+	late date[] := array(SELECT DISTINCT m.day FROM ecstats.day_marks m JOIN ecstats.day_state s ON s.day = m.day AND s.frozen
+						  UNION SELECT ecstats.rollup_late_events() ORDER BY 1);
 	n integer := cardinality(open_days);
 BEGIN
 	component := 'days';

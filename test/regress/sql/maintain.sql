@@ -96,3 +96,110 @@ DROP VIEW somebodys;
 CALL ecstats_maintain();
 SELECT day, frozen FROM ecstats.day_state WHERE day = '2025-01-01';
 SELECT ecstats.day_partition_exists('2025-01-01');
+
+-- events are kept for a shorter time than order lines: a refund or a late payment still restates the orders of a day
+-- whose events are gone, and what was counted from events stays
+UPDATE ecstats.config SET event_retention = '30 days', order_retention = NULL;
+SELECT ecstats_prepare('2024-06-03', '2024-06-04');
+INSERT INTO ecstats.events (event_time, user_id, event) SELECT d + interval '10 hours', 'v' || i, 'view_item' FROM generate_series(1, 4) i, unnest('{2024-06-03,2024-06-04}'::timestamp[]) d;
+SELECT ecstats_order('[
+ {"order_id": "j1", "order_time": "2024-06-03T12:00:00+08:00", "user_id": "b1", "paid_time": "2024-06-03T12:05:00+08:00", "items": [{"product_id": "p", "quantity": 1, "amount": 10}]},
+ {"order_id": "j2", "order_time": "2024-06-03T13:00:00+08:00", "user_id": "b2", "items": [{"product_id": "q", "quantity": 1, "amount": 20}]}]') AS lines;
+SELECT day FROM ecstats_daily('2024-06-04');
+CALL ecstats_maintain();
+SELECT day, frozen, events_dropped, orders_dropped FROM ecstats.day_state WHERE day IN ('2024-06-03', '2024-06-04') ORDER BY day;
+SELECT count(*) FROM ecstats.events WHERE event_time < '2024-12-31';
+CREATE TEMP VIEW june AS
+	SELECT day, revision, gmv, buyer_count, paid_amount, refund_amount, event_count, pv, uv, new_user_count, conversion_rate FROM ecstats.daily_kpi WHERE day IN ('2024-06-03', '2024-06-04') ORDER BY day;
+SELECT * FROM june;
+CREATE TEMP TABLE june_events AS
+	SELECT 'e' AS what, day, event AS name, event_count || '/' || user_count AS n FROM ecstats.daily_events WHERE day < '2024-07-01'
+	UNION ALL SELECT 'f', day, event, user_count::text FROM ecstats.daily_funnel WHERE day < '2024-07-01'
+	UNION ALL SELECT 'u', day, user_id, event_count::text FROM ecstats.user_daily WHERE day < '2024-07-01';
+SELECT count(*) FROM june_events;
+UPDATE ecstats.order_lines SET status = 'refunded', paid_time = '2024-06-04 09:00+08' WHERE order_id = 'j2';
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, quantity, amount) VALUES ('j3', 1, '2024-06-03 15:00+08', 'b3', 'p', 1, 5), ('j2', 1, '2024-06-04 15:00+08', 'b2', 'q', -1, -20);
+-- at the same time an event comes: it stays, and is not counted alone
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-06-03 11:00+08', 'late', 'page_view');
+CALL ecstats_maintain();
+SELECT day FROM ecstats_daily('2024-06-04');
+SELECT * FROM june;
+SELECT day, revision, column_name, round(old, 4) AS old, round(new, 4) AS new FROM ecstats.restatements WHERE day IN ('2024-06-03', '2024-06-04') ORDER BY day, revision, column_name;
+SELECT day, product_id, total_sold, total_revenue, refund_amount FROM ecstats.daily_sales WHERE day IN ('2024-06-03', '2024-06-04') ORDER BY 1, 2;
+SELECT count(*) FROM (
+	SELECT 'e' AS what, day, event AS name, event_count || '/' || user_count AS n FROM ecstats.daily_events WHERE day < '2024-07-01'
+	UNION ALL SELECT 'f', day, event, user_count::text FROM ecstats.daily_funnel WHERE day < '2024-07-01'
+	UNION ALL SELECT 'u', day, user_id, event_count::text FROM ecstats.user_daily WHERE day < '2024-07-01'
+	INTERSECT TABLE june_events) same;
+SELECT count(*) FROM ecstats.day_marks m WHERE m.day IN ('2024-06-03', '2024-06-04');
+SELECT component, detail FROM ecstats_status() WHERE component = 'frozen days';
+-- a user who turns up on an earlier day leaves a later one, but not one whose events are gone
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-06-02 11:00+08', 'v1', 'page_view');
+SELECT day, new_user_count FROM ecstats_daily('2024-06-02');
+SELECT new_user_count FROM june;
+-- without its order lines a day is frozen
+UPDATE ecstats.config SET order_retention = '60 days';
+SELECT day FROM ecstats_daily('2024-06-04');
+CALL ecstats_maintain();
+SELECT frozen, events_dropped, orders_dropped FROM ecstats.day_state WHERE day IN ('2024-06-03', '2024-06-04') ORDER BY day;
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, quantity, amount) VALUES ('j4', 1, '2024-06-03 15:00+08', 'b3', 'p', 1, 5);
+SELECT day FROM ecstats_daily('2024-06-04');
+SELECT day, revision, gmv FROM june;
+
+-- whoever looks before and after a lock must not look with an old snapshot
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT ecstats.maintain_drop('2024-06-03', now());
+ROLLBACK;
+SET default_transaction_isolation = 'serializable';
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-07-01 11:00+08', 'w', 'page_view');
+CALL ecstats_maintain();
+RESET default_transaction_isolation;
+SELECT tableoid::regclass FROM ecstats.events WHERE user_id = 'w';
+
+-- a partition of somebody's, with the name of one day and the bounds of two, is not dropped, nor are its days called so
+UPDATE ecstats.config SET order_retention = NULL;
+SELECT ecstats_prepare('2024-08-01', '2024-08-01');
+ALTER TABLE ecstats.events DETACH PARTITION ecstats.events_20240801;
+ALTER TABLE ecstats.events ATTACH PARTITION ecstats.events_20240801 FOR VALUES FROM ('2024-08-01 00:00+08') TO ('2024-08-03 00:00+08');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-08-01 11:00+08', 'a1', 'page_view'), ('2024-08-02 11:00+08', 'a2', 'page_view');
+SELECT day FROM ecstats_daily('2024-08-03');
+SELECT p.* FROM ecstats.maintain_droppable(now()) p WHERE p.day > '2024-07-31';
+SELECT ecstats.maintain_drop('2024-08-01', now()), ecstats.maintain_drop('2024-08-02', now());
+CALL ecstats_maintain();
+SELECT user_id FROM ecstats.events WHERE user_id IN ('a1', 'a2') ORDER BY 1;
+SELECT day, frozen, events_dropped FROM ecstats.day_state WHERE day BETWEEN '2024-08-01' AND '2024-08-03' ORDER BY day;
+
+-- a partition that somebody detached: its name is taken, which is no failure and no busy lock; back again, it is as before
+SELECT ecstats_prepare('2024-09-02', '2024-09-03');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-02 11:00+08', 'd1', 'page_view'), ('2024-09-03 11:00+08', 'd2', 'page_view');
+ALTER TABLE ecstats.events DETACH PARTITION ecstats.events_20240902;
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-02 12:00+08', 'd3', 'page_view');
+SELECT count(*) FROM ecstats.maintain_days(now()) d WHERE d = '2024-09-02';
+CALL ecstats_maintain();
+SELECT ecstats_prepare('2024-09-02', '2024-09-02');
+SELECT user_id, tableoid::regclass FROM ecstats.events WHERE user_id LIKE 'd_' ORDER BY 1;
+DELETE FROM ecstats.events WHERE user_id = 'd3';
+ALTER TABLE ecstats.events ATTACH PARTITION ecstats.events_20240902 FOR VALUES FROM ('2024-09-02 00:00+08') TO ('2024-09-03 00:00+08');
+SELECT event_count FROM ecstats_daily('2024-09-02');
+SELECT event_count FROM ecstats_daily('2024-09-03');
+-- detached after its close, events and orders come late: the orders count; attached again, so does the rest
+ALTER TABLE ecstats.events DETACH PARTITION ecstats.events_20240902;
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-02 12:00+08', 'd3', 'page_view');
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, quantity, amount) VALUES ('s1', 1, '2024-09-02 15:00+08', 'b3', 'p', 1, 5);
+SELECT event_count, uv, gmv, conversion_rate FROM ecstats_daily('2024-09-02');
+UPDATE ecstats.order_lines SET amount = 6 WHERE order_id = 's1';
+CALL ecstats_maintain();
+SELECT event_count, uv, gmv FROM ecstats_daily('2024-09-02');
+SELECT detail LIKE '%2024-09-02%' AS says_late FROM ecstats_status() WHERE component = 'frozen days';
+BEGIN;
+WITH strays AS (DELETE FROM ecstats.events WHERE user_id = 'd3' RETURNING *) INSERT INTO ecstats.events_20240902 SELECT * FROM strays;
+ALTER TABLE ecstats.events ATTACH PARTITION ecstats.events_20240902 FOR VALUES FROM ('2024-09-02 00:00+08') TO ('2024-09-03 00:00+08');
+COMMIT;
+SELECT event_count, uv, gmv FROM ecstats_daily('2024-09-02');
+SELECT detail LIKE '%2024-09-02%' AS says_late FROM ecstats_status() WHERE component = 'frozen days';
+-- dropped by hand after its close, and given a new one by a late row: what was counted stays
+DROP TABLE ecstats.events_20240903;
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-03 12:00+08', 'd4', 'page_view');
+CALL ecstats_maintain();
+SELECT user_id, tableoid::regclass FROM ecstats.events WHERE user_id = 'd4';
+SELECT event_count, uv FROM ecstats_daily('2024-09-03');
