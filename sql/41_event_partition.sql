@@ -65,7 +65,8 @@ COMMENT ON FUNCTION ecstats.event_partition_try(date) IS
 	'Makes a day''s partition if that needs no wait above 100 ms and no rows of the day are in the default partition; false otherwise.';
 
 -- ecstats.event_partition_make: makes a day's partition and moves its waiting rows there. Writers wait
--- while rows are moved (4 to 10 microseconds a row; an index built afterwards instead gained nothing measurable); readers only while it is attached.
+-- while rows are moved (4 to 10 microseconds a row; an index built afterwards gained nothing measurable); readers
+-- only while it is attached.
 CREATE OR REPLACE FUNCTION ecstats.event_partition_make(day date) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE STRICT SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

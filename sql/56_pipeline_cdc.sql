@@ -100,11 +100,9 @@ COMMENT ON FUNCTION ecstats.pipeline_land_forget(text, text[], jsonb) IS
 	'Deletes the line of a landed row, or its reject where it has none; returns lines deleted.';
 
 -- ecstats.pipeline_land_over: were the order lines of all days of a line, of its order and of its payment, dropped?
--- Nobody drops any between this look and the commit: that wants a lock which holds writers off.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_land_over(order_time timestamptz, paid_time timestamptz) RETURNS boolean
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 BEGIN
-	LOCK TABLE ecstats.order_lines IN ROW EXCLUSIVE MODE;
 	RETURN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(order_time) AND s.orders_dropped)
 	   AND (paid_time IS NULL OR EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = ecstats.day_of(paid_time) AND s.orders_dropped));
 END
@@ -136,6 +134,8 @@ BEGIN
 	IF landing IS NULL OR (old_row IS NOT NULL AND old_mapping IS NULL) OR (new_row IS NOT NULL AND new_mapping IS NULL) THEN
 		RAISE EXCEPTION 'a landed row needs its table and its mapping' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
+	-- Before any look: retention drops lines under a lock that this one waits for.
+	LOCK TABLE ecstats.order_lines IN ROW EXCLUSIVE MODE;
 	IF old_row IS NOT NULL THEN
 		BEGIN
 			same_key := ecstats.pipeline_land_payload(old_mapping, old_row, true) = ecstats.pipeline_land_payload(new_mapping, new_row, true);
