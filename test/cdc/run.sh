@@ -222,6 +222,19 @@ ok "$(soon stats "SELECT count(*) = 0 FROM ecstats.order_lines WHERE order_id LI
 ok "$(sub stats "SELECT count(*) > 800 FROM ecstats.order_lines")" "and leaves those of the other"
 ok "$(close stats)" "and the figures follow"
 
+# An archive job at the shop: rows go there, sales do not go from the figures.
+sub stats "SELECT ecstats_land_orders('public.order_items', VARIADIC ecstats.pipeline_land_mapping('public.order_items') || '{deletes=ignore}')" > /dev/null
+pub shop "INSERT INTO public.order_items VALUES ('archived', 1, '2025-03-04 10:00', 'q1', 1, 100), ('archived', 2, '2025-03-04 10:00', 'q2', 1, 200), ('kept', 1, '2025-03-04 10:00', 'q1', 1, 300)" > /dev/null
+ok "$(soon stats "SELECT count(*) = 3 FROM ecstats.order_lines WHERE order_id IN ('archived', 'kept')")" "deletes=ignore: rows arrive"
+close stats > /dev/null
+revised stats > /dev/null
+pub shop "DELETE FROM public.order_items WHERE order_no = 'archived'; UPDATE public.order_items SET cents = 301 WHERE order_no = 'kept'" > /dev/null
+ok "$(soon stats "SELECT count(*) = 1 FROM public.order_items WHERE cents = 301 AND NOT EXISTS (SELECT FROM public.order_items WHERE order_no = 'archived')")" "deletes=ignore: they go from the landing table"
+ok "$(sub stats "SELECT array_agg(amount ORDER BY amount) = '{1,2,3.01}' FROM ecstats.order_lines WHERE order_id IN ('archived', 'kept')")" "deletes=ignore: their lines stay, updates come along"
+pub shop "TRUNCATE public.order_items; INSERT INTO public.order_items VALUES ('last', 1, '2025-03-04 10:00', 'q1', 1, 1)" > /dev/null
+ok "$(soon stats "SELECT count(*) = 4 FROM ecstats.order_lines WHERE order_id IN ('archived', 'kept', 'last')")" "deletes=ignore: a TRUNCATE leaves them too"
+ok "$(close stats)" "deletes=ignore: and the figures are those of the lines"
+
 # ------------------------------------------------------------------ events of a plain table
 subscribe stats events_from_shop shop shop_events > /dev/null
 ok "$(synced stats events_from_shop)" "events: the initial copy ends"
