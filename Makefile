@@ -13,6 +13,7 @@ DATA = ecstats--1.0.sql
 
 OBJS = \
 	src/ecstats.o \
+	src/encoding.o \
 	src/errors.o \
 	src/srf.o \
 	src/day.o \
@@ -131,8 +132,10 @@ $(OBJS): $(HEADERS)
 
 # ------------------------------------------------------------------ install script
 # Assembled and committed. OR REPLACE is for the pieces alone: an upgrade script re-uses them, while
-# the install script must refuse to take over an object that somebody planted.
-ASSEMBLE = sed -E 's/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW|AGGREGATE|TRIGGER)/CREATE \1/' $(SQL_PIECES)
+# the install script must refuse to take over an object that somebody planted. What is not ASCII becomes
+# \u4eba: the script loads in every encoding, and ecstats.native_text() reads these where they matter.
+ASSEMBLE = sed -E 's/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW|AGGREGATE|TRIGGER)/CREATE \1/' $(SQL_PIECES) | \
+	perl -CSD -pe 's/([^\x00-\x7f])/sprintf("\\u%04x", ord($$1))/ge'
 
 .PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup bench fuzz
 sql:

@@ -303,8 +303,51 @@ deliveries_unsent(Deliveries *d)
 }
 
 /*
+ * plain_string puts one '?' in the place of each character beyond ASCII.
+ */
+static void
+plain_string(json_t *string)
+{
+	const char *in = json_string_value(string);
+	char *plain = in ? strdup(in) : NULL;
+	char *out = plain;
+
+	if (in == NULL)
+		return;
+	if (plain == NULL)
+		abort();
+	for (; *in; in++)
+	{
+		unsigned char c = (unsigned char) *in;
+
+		if (c < 0x80)
+			*out++ = *in;
+		else if (c >= 0xC0)
+			*out++ = '?';
+	}
+	*out = '\0';
+	json_string_set(string, plain);
+	free(plain);
+}
+
+/*
+ * result_plain leaves ASCII of what an endpoint said: an encoding of the database other than UTF-8
+ * cannot hold every answer, and the outcome matters more than its words.
+ */
+static void
+result_plain(json_t *result)
+{
+	const char *name;
+	json_t *value;
+
+	plain_string(json_object_get(result, "response"));
+	plain_string(json_object_get(result, "error"));
+	json_object_foreach(json_object_get(result, "headers"), name, value) plain_string(value);
+}
+
+/*
  * deliveries_refused puts the batch back after the database found fault with it. From then on one
- * outcome goes at a time, and the faulty one to the end; it is dropped after some rounds (its lease
+ * outcome goes at a time, and the faulty one to the end, in ASCII; it is dropped after some rounds (its lease
  * runs out in the database, which then knows that the outcome is unknown). Returns whether the next
  * batch is another than the refused one, so that there is no point in waiting.
  */
@@ -331,6 +374,7 @@ deliveries_refused(Deliveries *d)
 		return true;
 	}
 	first->in_batch = false;
+	result_plain(first->result);
 	if (first->next == NULL)
 		return false;
 	d->unsettled = first->next;

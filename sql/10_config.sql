@@ -105,7 +105,7 @@ BEGIN
 	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 		RAISE EXCEPTION 'the row of ecstats.config cannot be deleted'
 			USING ERRCODE = 'object_not_in_prerequisite_state',
-				  HINT = 'Change it with UPDATE ecstats.config SET …';
+				  HINT = 'Change it with UPDATE ecstats.config SET ...';
 	END IF;
 	RETURN OLD;
 END

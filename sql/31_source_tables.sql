@@ -47,7 +47,7 @@ COMMENT ON COLUMN ecstats.sources.query IS 'One SELECT, $1 and $2 (timestamptz) 
 COMMENT ON COLUMN ecstats.sources.watermark_query IS 'One SELECT of one instant up to which the source is complete; without it a run says so itself';
 COMMENT ON COLUMN ecstats.sources.url IS 'With {{date}}, {{from}}, {{to}} and {{page}}';
 COMMENT ON COLUMN ecstats.sources.headers IS 'Lines "Name: value" sent along; may hold credentials';
-COMMENT ON COLUMN ecstats.sources.secret IS 'Sent as "Authorization: Bearer …", or in the header that options.secret_header names';
+COMMENT ON COLUMN ecstats.sources.secret IS 'Sent as "Authorization: Bearer ...", or in the header that options.secret_header names';
 COMMENT ON COLUMN ecstats.sources.timeout IS 'Of the query, or of one request';
 COMMENT ON COLUMN ecstats.sources.on_error IS 'A row that breaks a rule: quarantine keeps it in ecstats.rejects, raise fails the run';
 COMMENT ON COLUMN ecstats.sources.options IS 'query: replace; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
@@ -76,7 +76,7 @@ CREATE TABLE ecstats.source_fetches (
 );
 CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
 CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
-COMMENT ON TABLE ecstats.source_fetches IS 'Days asked of HTTP sources, a row a fetch: pending → fetching → pending (next page, or again) | done | failed';
+COMMENT ON TABLE ecstats.source_fetches IS 'Days asked of HTTP sources, a row a fetch: pending, fetching, pending (next page, or again), then done or failed';
 COMMENT ON COLUMN ecstats.source_fetches.page IS 'The page that is asked for next, from 1';
 COMMENT ON COLUMN ecstats.source_fetches.pages IS 'Pages taken';
 COMMENT ON COLUMN ecstats.source_fetches.rows IS 'Rows taken';

@@ -19,7 +19,7 @@ CREATE TABLE ecstats.templates (
 );
 CREATE UNIQUE INDEX templates_one_active ON ecstats.templates (name) WHERE active;
 COMMENT ON TABLE ecstats.templates IS
-	'Message templates (ecstats_render). INSERT without a version makes the next one and activates it; UPDATE … SET active = true on an old version rolls back to it; bodies never change';
+	'Message templates (ecstats_render). INSERT without a version makes the next one and activates it; UPDATE ... SET active = true on an old version rolls back to it; bodies never change';
 COMMENT ON COLUMN ecstats.templates.version IS 'left out at INSERT: the highest version of the name plus 1';
 COMMENT ON COLUMN ecstats.templates.body IS
 	'a JSON object whose strings are templates: a neutral message (title, markdown, text) that each channel puts into its own form, or a provider''s own form as it is';

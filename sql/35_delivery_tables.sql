@@ -33,7 +33,7 @@ CREATE TABLE ecstats.channel_kinds (
 COMMENT ON TABLE ecstats.channel_kinds IS
 	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
 COMMENT ON COLUMN ecstats.channel_kinds.native IS 'Holds for a message that is in the provider''s own form and passes as it is';
-COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the request body for a neutral message (title, markdown, text, …); a member that is exactly {{name}} takes an object or array whole';
+COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the request body for a neutral message (title, markdown, text, ...); a member that is exactly {{name}} takes an object or array whole';
 COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
 COMMENT ON COLUMN ecstats.channel_kinds.mentions IS 'Where options.mention goes: [{"when": jsonpath, "users_at", "mobiles_at", "all_at": path, "all_value": "@all", "append_to": path, "user", "mobile", "all": text with %s}]';
 COMMENT ON COLUMN ecstats.channel_kinds.limits IS '[{"path": jsonpath or absent for the whole body, "max_bytes" | "max_chars" | "max_items": n, "base64": true to count decoded bytes}]';

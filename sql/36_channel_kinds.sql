@@ -149,7 +149,7 @@ CREATE TRIGGER channels_renamed AFTER UPDATE OF name ON ecstats.channels
 -- ------------------------------------------------------------------ WeCom
 INSERT INTO ecstats.channel_kinds (kind, description, native, default_envelope, envelopes, mentions, limits, options,
 	code_paths, message_path, success, warning, throttle, permanent, retryable)
-VALUES ('wecom', 'WeCom 企业微信 group robot', 'exists($.msgtype)', 'markdown',
+VALUES ('wecom', concat('WeCom', ecstats.native_text(' 企业微信'), ' group robot'), 'exists($.msgtype)', 'markdown',
 	'{"markdown": {"msgtype": "markdown", "markdown": {"content": "{{markdown}}"}},
 	  "markdown_v2": {"msgtype": "markdown_v2", "markdown_v2": {"content": "{{markdown}}"}},
 	  "text": {"msgtype": "text", "text": {"content": "{{text}}"}}}',
@@ -174,7 +174,7 @@ VALUES ('wecom', 'WeCom 企业微信 group robot', 'exists($.msgtype)', 'markdow
 -- the seconds to wait. Past its rate a robot is shut out for ten minutes.
 INSERT INTO ecstats.channel_kinds (kind, description, signature, native, default_envelope, envelopes, text_paths, mentions, limits, options,
 	code_paths, message_path, success, throttle, wait_path, retry_once, permanent, retryable)
-VALUES ('dingtalk', 'DingTalk 钉钉 group robot', 'dingtalk', 'exists($.msgtype)', 'markdown',
+VALUES ('dingtalk', concat('DingTalk', ecstats.native_text(' 钉钉'), ' group robot'), 'dingtalk', 'exists($.msgtype)', 'markdown',
 	'{"markdown": {"msgtype": "markdown", "markdown": {"title": "{{title}}", "text": "{{markdown}}"}},
 	  "text": {"msgtype": "text", "text": {"content": "{{text}}"}},
 	  "link": {"msgtype": "link", "link": {"title": "{{title}}", "text": "{{text}}", "messageUrl": "{{url}}", "picUrl": ""}},
@@ -202,7 +202,7 @@ VALUES ('dingtalk', 'DingTalk 钉钉 group robot', 'dingtalk', 'exists($.msgtype
 -- 9499 is a bad body, or the gateway's "too many request". 19021 (sign or clock) is signed anew once.
 INSERT INTO ecstats.channel_kinds (kind, description, signature, native, default_envelope, envelopes, text_paths, mentions, limits, options,
 	code_paths, message_path, success, throttle, wait_headers, retry_once, permanent)
-VALUES ('feishu', 'Feishu / Lark 飞书 group robot', 'feishu', 'exists($.msg_type)', 'interactive',
+VALUES ('feishu', concat('Feishu / Lark', ecstats.native_text(' 飞书'), ' group robot'), 'feishu', 'exists($.msg_type)', 'interactive',
 	'{"interactive": {"msg_type": "interactive", "card": {"header": {"template": "blue", "title": {"tag": "plain_text", "content": "{{title}}"}},
 		"elements": [{"tag": "markdown", "content": "{{markdown}}"}]}},
 	  "text": {"msg_type": "text", "content": {"text": "{{text}}"}},

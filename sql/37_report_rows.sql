@@ -4,15 +4,16 @@
 -- that every chat's Markdown knows; they are put in by replace(), not typed. Change a text by
 -- inserting a new version, not here.
 
+-- The Chinese one ships where the database's encoding can hold it.
 INSERT INTO ecstats.templates (name, version, note, body)
-VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
-	'type', 'report.daily',
-	'title', '{{day_cn}}日报 成交额{{gmv | cn}} 环比{{dod.gmv | signed_percent:持平}}',
-	'text', '{{day_cn}}({{weekday_cn}})日报:成交额 {{gmv | cn}},环比 {{dod.gmv | signed_percent:持平}},'
+SELECT 'daily_cn', 1, t.note, jsonb_build_object('type', 'report.daily', 'title', t.title, 'text', t.text, 'markdown', t.markdown)
+  FROM (SELECT ecstats.native_text('shipped: 经营日报') AS note,
+	ecstats.native_text('{{day_cn}}日报 成交额{{gmv | cn}} 环比{{dod.gmv | signed_percent:持平}}') AS title,
+	ecstats.native_text('{{day_cn}}({{weekday_cn}})日报:成交额 {{gmv | cn}},环比 {{dod.gmv | signed_percent:持平}},'
 		'周同比 {{wow.gmv | signed_percent:持平}};订单 {{order_count | int}} 单,支付 {{payer_count | int}} 人,'
 		'客单价 {{amount_per_buyer | money}},访客 {{uv | int}},转化率 {{conversion_rate | percent:2}},'
-		'退款 {{refund_amount | cn}}。{{^complete}}数据尚未收齐,以更正为准。{{/complete}}',
-	'markdown', replace(btrim($md$
+		'退款 {{refund_amount | cn}}。{{^complete}}数据尚未收齐,以更正为准。{{/complete}}') AS text,
+	replace(ecstats.native_text(replace(btrim($md$
 **{{day_cn}}({{weekday_cn}})经营日报**
 {{#restated}}
 > **更正**(第 {{revision}} 版)
@@ -56,13 +57,14 @@ VALUES ('daily_cn', 1, 'shipped: 经营日报', jsonb_build_object(
 {{/top5}}
 {{/top_products}}
 
-**渠道** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{revenue_change | signed_percent:持平}}){{/top10}}{{/by_channel}}
+**渠道** {{#by_channel}}{{#top10}}{{^first}} <dot> {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{revenue_change | signed_percent:持平}}){{/top10}}{{/by_channel}}
 
-**区域 TOP5** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{share | percent}}){{/top5}}{{/by_region}}
+**区域 TOP5** {{#by_region}}{{#top5}}{{^first}} <dot> {{/first}}{{label | truncate:10}} {{total_revenue | cn}}({{share | percent}}){{/top5}}{{/by_region}}
 {{/has_sales}}
 
 统计口径:下单成交额,未扣退款;{{currency}};渠道括号内为环比,区域括号内为占比
-$md$, E'\n'), E'\n', E'  \n')));
+$md$, E'\n'), E'\n', E'  \n')), '<dot>', coalesce(ecstats.native_text('·'), ecstats.native_text('・'), '|')) AS markdown) t
+ WHERE num_nulls(t.note, t.title, t.text, t.markdown) = 0;
 
 INSERT INTO ecstats.templates (name, version, note, body)
 VALUES ('daily_en', 1, 'shipped: daily report in English', jsonb_build_object(
@@ -86,7 +88,7 @@ Visitors {{uv | int}}, conversion {{conversion_rate | percent:2}}
 {{/top3}}
 {{/top_products}}
 $txt$, E'\n'),
-	'markdown', replace(btrim($md$
+	'markdown', replace(replace(btrim($md$
 **Daily report, {{weekday}} {{day}}**
 {{#restated}}
 > **Corrected** (revision {{revision}}){{#columns.gmv}}: GMV {{old | money}} is now {{new | money}}{{/columns.gmv}}
@@ -115,10 +117,11 @@ $txt$, E'\n'),
 {{/top5}}
 {{/top_products}}
 
-**Channels** {{#by_channel}}{{#top10}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{revenue_change | signed_percent:unchanged}}){{/top10}}{{/by_channel}}
+**Channels** {{#by_channel}}{{#top10}}{{^first}} <dot> {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{revenue_change | signed_percent:unchanged}}){{/top10}}{{/by_channel}}
 
-**Top 5 regions** {{#by_region}}{{#top5}}{{^first}} · {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{share | percent}}){{/top5}}{{/by_region}}
+**Top 5 regions** {{#by_region}}{{#top5}}{{^first}} <dot> {{/first}}{{label | truncate:16}} {{total_revenue | money}} ({{share | percent}}){{/top5}}{{/by_region}}
 {{/has_sales}}
-$md$, E'\n'), E'\n', E'  \n')));
+$md$, E'\n'), E'\n', E'  \n'), '<dot>', coalesce(ecstats.native_text('·'), ecstats.native_text('・'), '|'))));
 
-INSERT INTO ecstats.reports (name, template) VALUES ('daily', 'daily_cn'), ('daily_en', 'daily_en');
+INSERT INTO ecstats.reports (name, template)
+VALUES ('daily', coalesce((SELECT t.name FROM ecstats.templates t WHERE t.name = 'daily_cn'), 'daily_en')), ('daily_en', 'daily_en');

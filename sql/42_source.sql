@@ -136,7 +136,7 @@ BEGIN
 		RAISE EXCEPTION 'source "%" does not exist', source USING ERRCODE = 'undefined_object', HINT = 'SELECT name FROM ecstats.sources lists them.';
 	ELSIF NOT s.enabled THEN
 		RAISE EXCEPTION 'source "%" is disabled', source USING ERRCODE = 'object_not_in_prerequisite_state',
-			HINT = 'UPDATE ecstats.sources SET enabled = true WHERE name = …';
+			HINT = 'UPDATE ecstats.sources SET enabled = true WHERE name = ...';
 	END IF;
 	RETURN s;
 END

@@ -106,7 +106,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.source_back(ecstats.source_fetches, integer, text, interval, timestamptz) IS
-	'After a failed attempt: pending again, after wait or 1, 2, 4 … minutes (retry), or failed after the last.';
+	'After a failed attempt: pending again, after wait or 1, 2, 4 ... minutes (retry), or failed after the last.';
 
 -- ecstats.source_claim_at: leases pages that are due. One fetch of a source at a time, in their order.
 CREATE OR REPLACE FUNCTION ecstats.source_claim_at(worker text, max_rows integer, at timestamptz)

@@ -24,14 +24,16 @@ COMMENT ON FUNCTION ecstats.report_points_text(numeric, int) IS
 	'percentage points as signed text, rounded half away from zero to the given digits';
 
 -- report_label makes a name harmless inside Markdown: active characters become their full-width
--- twins, control characters blanks. The name itself is in the facts, too.
+-- twins (blanks in an encoding without these), control characters blanks ([[:cntrl:]] would take letters of
+-- WIN1252 for some). The name itself is in the facts, too.
 CREATE OR REPLACE FUNCTION ecstats.report_label(name text) RETURNS text
 	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
 	AS $$
-	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[[:cntrl:]]+', ' ', 'g'), E'*_`<>|[]#~\\@', '＊＿｀＜＞｜［］＃～＼＠')
+	SELECT pg_catalog.translate(pg_catalog.regexp_replace(name, '[\u0001-\u001f\u007f]+', ' ', 'g'), E'*_`<>|[]#~\\@',
+		COALESCE(ecstats.native_text('＊＿｀＜＞｜［］＃～＼＠'), '            '))
 	$$;
 COMMENT ON FUNCTION ecstats.report_label(text) IS
-	'a name with Markdown''s active characters replaced by their full-width twins';
+	'a name with Markdown''s active characters replaced by their full-width twins, or by blanks where the encoding has none';
 
 -- report_kpi gives one day's row as facts: every column of daily_kpi, and refund_rate. NULL: no row.
 CREATE OR REPLACE FUNCTION ecstats.report_kpi(at_day date, zone text) RETURNS jsonb

@@ -55,7 +55,7 @@ BEGIN
 		IF EXISTS (SELECT FROM ecstats.templates t WHERE t.name = definition.template) THEN
 			RAISE EXCEPTION 'template "%" of report "%" has no active version', definition.template, definition.name
 				USING ERRCODE = 'object_not_in_prerequisite_state',
-					  HINT = format('UPDATE ecstats.templates SET active = true WHERE name = %L AND version = …;',
+					  HINT = format('UPDATE ecstats.templates SET active = true WHERE name = %L AND version = ...;',
 									definition.template);
 		END IF;
 		RAISE EXCEPTION 'template "%" of report "%" does not exist', definition.template, definition.name

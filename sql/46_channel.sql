@@ -109,7 +109,7 @@ BEGIN
 	ELSIF jsonb_typeof(message) IS DISTINCT FROM 'object' THEN
 		RAISE EXCEPTION 'message must be a JSON object' USING ERRCODE = '22023',
 			DETAIL = format('It is %s.', coalesce(jsonb_typeof(message), 'NULL')),
-			HINT = 'For example {"title": "…", "markdown": "…"}, or the provider''s own form.';
+			HINT = 'For example {"title": "...", "markdown": "..."}, or the provider''s own form.';
 	END IF;
 	SELECT ck.* INTO k FROM ecstats.channel_kinds ck JOIN ecstats.channels c ON c.kind = ck.kind WHERE c.name = channel_envelope_at.channel;
 

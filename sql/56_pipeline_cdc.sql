@@ -191,7 +191,7 @@ BEGIN
 			DETAIL = concat_ws(' ', nullif(more, ''), format('Row of %s: %s.', landing,
 				CASE WHEN length(new_row::text) > 300 THEN left(new_row::text, 300) || '...' ELSE new_row::text END)),
 			HINT = concat_ws(' ', nullif(advice, ''),
-				'on_error=quarantine keeps such rows in ecstats.rejects; ALTER SUBSCRIPTION … SKIP leaves this transaction out.');
+				'on_error=quarantine keeps such rows in ecstats.rejects; ALTER SUBSCRIPTION ... SKIP leaves this transaction out.');
 	END IF;
 	IF same_key THEN
 		lines := lines + ecstats.pipeline_land_forget(landing, old_mapping, old_row);

@@ -142,4 +142,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_land_orders(regclass, text[]) IS
-	'Attaches a landing table of logical replication to ecstats.order_lines by a mapping (order_id=id, amount=total, line_no:=1, on_error=quarantine, timezone=…) and takes the rows it holds; returns lines changed. 22023: the mapping does not fit.';
+	'Attaches a landing table of logical replication to ecstats.order_lines by a mapping (order_id=id, amount=total, line_no:=1, on_error=quarantine, timezone=...) and takes the rows it holds; returns lines changed. 22023: the mapping does not fit.';

@@ -36,7 +36,7 @@ BEGIN
 	IF cardinality(lost) > 0 THEN
 		status := 'warn';
 		detail := detail || format(', rows of %s days whose partition was detached wait in the default partition', cardinality(lost));
-		hint := format('ALTER TABLE ecstats.events ATTACH PARTITION ecstats.%I …, or rename or drop that table', ecstats.day_partition_name(lost[1]));
+		hint := format('ALTER TABLE ecstats.events ATTACH PARTITION ecstats.%I ..., or rename or drop that table', ecstats.day_partition_name(lost[1]));
 	ELSIF cardinality(strays) > 0 THEN
 		status := 'warn';
 		detail := detail || format(', rows of %s days in the default partition', cardinality(strays));

@@ -14,7 +14,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
-		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('report_item'), ('report_products'),
+		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
 		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
@@ -87,7 +87,7 @@ BEGIN
 				  HINT = 'Profiles are writer, reader, operator and pusher.';
 	END IF;
 	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = role) THEN
-		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE … LOGIN first.';
+		RAISE EXCEPTION 'role "%" does not exist', role USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE ... LOGIN first.';
 	END IF;
 	IF NOT revoke THEN
 		EXECUTE format('GRANT USAGE ON SCHEMA ecstats TO %I', role);

@@ -31,6 +31,10 @@ typedef struct EcstatsRows
 extern EcstatsRows ecstats_rows_begin(FunctionCallInfo fcinfo);
 extern void ecstats_rows_add(EcstatsRows *rows, Datum *values, bool *nulls);
 
+/* encoding.c */
+extern char *ecstats_native(const char *utf8, int len);
+extern int ecstats_encoding_unclean(const char *s, int len);
+
 /* day.c */
 extern const EcstatsConfig *ecstats_config_get(void);
 extern DateADT ecstats_day_of(TimestampTz ts);

@@ -9,6 +9,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
+#include "ecstats.h"
 #include "errors.h"
 #include "intake_text.h"
 
@@ -81,6 +82,26 @@ ecstats_fault_text(const EcstatsFault *fault)
 }
 
 /*
+ * show_wide appends one character beyond ASCII, as its bytes where it is a control character or one that
+ * the client could not be shown.
+ */
+static void
+show_wide(StringInfo buf, const char *s, int len)
+{
+	int i;
+
+	if (ecstats_encoding_unclean(s, len) < 0)
+		appendBinaryStringInfo(buf, s, len);
+	else if (GetDatabaseEncoding() == PG_UTF8)
+		appendStringInfo(buf, "\\u%04x", (unsigned char) s[1]); /* C1 */
+	else
+	{
+		for (i = 0; i < len; i++)
+			appendStringInfo(buf, "\\x%02x", (unsigned char) s[i]);
+	}
+}
+
+/*
  * ecstats_shown returns "Value: …." with the value quoted, escaped and cut to a bounded length on a
  * character boundary, so that it can stand in DETAIL and in a log whatever it holds.
  */
@@ -90,6 +111,7 @@ ecstats_shown(const char *value, int length)
 	StringInfoData buf;
 	int cut = length > SHOWN_BYTES ? pg_mbcliplen(value, length, SHOWN_BYTES) : length;
 	int i;
+	int end;
 
 	initStringInfo(&buf);
 	appendStringInfoString(&buf, "Value: \"");
@@ -101,17 +123,39 @@ ecstats_shown(const char *value, int length)
 			appendStringInfo(&buf, "\\%c", c);
 		else if (c < 0x20 || c == 0x7f)
 			appendStringInfo(&buf, "\\x%02x", c);
-		else if (c == 0xc2 && i + 1 < cut && (unsigned char) value[i + 1] < 0xa0 &&
-				 GetDatabaseEncoding() == PG_UTF8)
-			appendStringInfo(&buf, "\\u%04x", (unsigned char) value[++i]);
-		else
+		else if (!IS_HIGHBIT_SET(c))
 			appendStringInfoChar(&buf, (char) c);
+		else
+		{
+			end = Min(i + pg_mblen(value + i), cut);
+			show_wide(&buf, value + i, end - i);
+			i = end - 1;
+		}
 	}
 	if (cut < length)
 		appendStringInfo(&buf, "...\" (%d bytes in all).", length);
 	else
 		appendStringInfoString(&buf, "\".");
 	return buf.data;
+}
+
+/*
+ * check_unicode wants, in a database that is not in UTF-8, characters that UTF-8 has: one that it has not
+ * could be stored, and no message or client could ever show it.
+ */
+static bool
+check_unicode(EcstatsFault *fault, const char *column, const char *s, int len)
+{
+	int at = ecstats_encoding_unclean(s, len);
+
+	if (at < 0)
+		return true;
+	return ecstats_fault(
+		fault, ERRCODE_CHECK_VIOLATION, column,
+		"Send text in the encoding that client_encoding names, without control characters.",
+		ecstats_shown(s, len),
+		"%s has a control character, or one that Unicode does not know, at byte %d", column,
+		at + 1);
 }
 
 /*
@@ -137,7 +181,7 @@ ecstats_check_text(EcstatsFault *fault, const char *column, const char *s, int l
 			fault, ERRCODE_CHECK_VIOLATION, column,
 			"Remove control characters (line ends and tabs are some) at the source.",
 			ecstats_shown(s, len), "%s has a control character at byte %d", column, at + 1);
-	return true;
+	return GetDatabaseEncoding() == PG_UTF8 || check_unicode(fault, column, s, len);
 }
 
 /*

@@ -39,6 +39,23 @@ ecstats_text_control(const char *s, int len, bool utf8)
 }
 
 /*
+ * ecstats_text_c1 returns the offset of the first C1 control character of a text of UTF-8, -1 where there
+ * is none.
+ */
+int
+ecstats_text_c1(const char *s, int len)
+{
+	int i;
+
+	for (i = 0; i + 1 < len; i++)
+	{
+		if ((unsigned char) s[i] == 0xc2 && (unsigned char) s[i + 1] < 0xa0)
+			return i;
+	}
+	return -1;
+}
+
+/*
  * ecstats_text_name returns the offset of the first byte that does not fit [a-z][a-z0-9_.:-]*, -1 where
  * all do.
  */

@@ -14,6 +14,7 @@
 #define INTAKE_DECIMAL_MAX 60 /* bytes of a decimal that is sent as text */
 
 extern int ecstats_text_control(const char *s, int len, bool utf8);
+extern int ecstats_text_c1(const char *s, int len);
 extern int ecstats_text_name(const char *s, int len);
 extern bool ecstats_text_decimal(const char *s, int len);
 extern bool ecstats_text_uuid(const char *s, int len, unsigned char uuid[16]);

@@ -139,7 +139,7 @@ ecstats_source_map(TupleDesc desc, const char *target)
 			ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
 							errmsg("query of a source returns no column \"%s\"",
 								   map->orders || n > 0 ? needed[map->orders][n] : "event_time"),
-							errhint("Columns are taken by name: write SELECT … AS %s.",
+							errhint("Columns are taken by name: write SELECT ... AS %s.",
 									map->orders || n > 0 ? needed[map->orders][n] : "event_time")));
 	}
 	return map;

@@ -213,6 +213,22 @@ append_name(StringInfo out, const char *name, int letters, const char *pattern)
 											  : name[i]);
 }
 
+/*
+ * append_name_cn writes a Chinese name of a weekday, from UTF-8; the first letters of the English one in an
+ * encoding without Chinese.
+ */
+static void
+append_name_cn(StringInfo out, const char *prefix, int weekday, int letters)
+{
+	char *utf8 = psprintf("%s%s", prefix, day_names_cn[weekday]);
+	char *native = ecstats_native(utf8, strlen(utf8));
+
+	if (native != NULL)
+		appendStringInfoString(out, native);
+	else
+		append_name(out, day_names[weekday], letters, "Ab");
+}
+
 /* append_name_field writes the fields that are words; false for those that are numbers. */
 static bool
 append_name_field(StringInfo out, const DateParts *parts, DateField field, const char *pattern)
@@ -234,10 +250,10 @@ append_name_field(StringInfo out, const DateParts *parts, DateField field, const
 			append_name(out, day_names[weekday], 3, pattern);
 			return true;
 		case DATE_WEEKDAY_NAME_CN:
-			appendStringInfo(out, "星期%s", day_names_cn[weekday]);
+			append_name_cn(out, "星期", weekday, 9);
 			return true;
 		case DATE_WEEKDAY_SHORT_CN:
-			appendStringInfo(out, "周%s", day_names_cn[weekday]);
+			append_name_cn(out, "周", weekday, 3);
 			return true;
 		case DATE_MERIDIEM:
 			append_name(out, parts->hour % 24 < 12 ? "AM" : "PM", 2, pattern);

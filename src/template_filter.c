@@ -15,8 +15,12 @@
 #include "errors.h"
 #include "template_filter.h"
 
+/* In UTF-8, and what stands for them where the database's encoding has them not. */
 #define DASH			"—"
+#define DASH_OTHER		"―" /* EUC_CN knows the bar alone */
+#define DASH_ASCII		"-"
 #define ELLIPSIS		"…"
+#define ELLIPSIS_ASCII	"..."
 #define MAX_NUMBER_TEXT 300 /* a longer string is no number to us */
 
 typedef enum FilterId
@@ -153,10 +157,19 @@ set_text(TemplateFiltered *value, const char *text)
 	value->is_dash = false;
 }
 
+/* native returns a constant of UTF-8 in the database's encoding, or its ASCII stand-in. */
+static const char *
+native(const char *utf8, const char *ascii)
+{
+	const char *text = ecstats_native(utf8, strlen(utf8));
+
+	return text ? text : ascii;
+}
+
 static void
 set_dash(TemplateFiltered *value)
 {
-	set_text(value, DASH);
+	set_text(value, native(DASH, native(DASH_OTHER, DASH_ASCII)));
 	value->is_dash = true;
 }
 
@@ -300,20 +313,25 @@ apply_signed_percent(const TemplateFilter *filter, TemplateFiltered *value)
 		set_text(value, "0.0%");
 }
 
-/* cn_text writes 8,642 below 1万, 128.6万 below 1亿, 1.28亿 from there on. */
+/*
+ * cn_text writes 8,642 below 1万, 128.6万 below 1亿, 1.28亿 from there on. In an encoding without these
+ * characters it writes the number.
+ */
 static char *
 cn_text(Numeric number)
 {
 	const char *unit = "";
+	const char *tens_of_thousands = native("万", "");
+	const char *hundreds_of_millions = native("亿", "");
 	char *text = rounded_text(number, 2);
 
-	if (whole_digits(text) > 4)
+	if (whole_digits(text) > 4 && *tens_of_thousands && *hundreds_of_millions)
 	{
-		unit = "万";
+		unit = tens_of_thousands;
 		text = rounded_text(multiply(number, int64_div_fast_to_numeric(1, 4)), 1);
 		if (whole_digits(text) > 4)
 		{
-			unit = "亿";
+			unit = hundreds_of_millions;
 			text = rounded_text(multiply(number, int64_div_fast_to_numeric(1, 8)), 2);
 		}
 	}
@@ -336,16 +354,16 @@ to_text(TemplateFiltered *value)
 static void
 apply_truncate(long most, TemplateFiltered *value)
 {
+	const char *ellipsis;
 	int kept;
-	char *text;
 
 	if (pg_mbstrlen_with_len(value->text, value->len) <= most)
 		return;
-	kept = pg_mbcharcliplen(value->text, value->len, most - 1);
-	text = palloc(kept + sizeof(ELLIPSIS));
-	memcpy(text, value->text, kept);
-	memcpy(text + kept, ELLIPSIS, sizeof(ELLIPSIS));
-	set_text(value, text);
+	ellipsis = native(ELLIPSIS, ELLIPSIS_ASCII);
+	if (pg_mbstrlen(ellipsis) > most)
+		ellipsis = "";
+	kept = pg_mbcharcliplen(value->text, value->len, most - pg_mbstrlen(ellipsis));
+	set_text(value, psprintf("%.*s%s", kept, value->text, ellipsis));
 }
 
 /* ecstats_template_filter_apply puts a value through one filter, in the current memory context. */

@@ -5,7 +5,7 @@
 #   TESTS="unit regress" bash test/run.sh
 #   TESTS=regress REGRESS="event order" bash test/run.sh
 #
-# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql. Each runs against a private
+# Parts: layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql encoding. Each runs against a private
 # cluster and prints lines "ok N - …", "not ok N - …" or "skip …".
 #   PG_CONFIG        the PostgreSQL to test with
 #   ECSTATS_SHARED   the shared data and vectors (default ../shared)
@@ -18,7 +18,7 @@ cd "$root" || exit 1
 # shellcheck source=lib/cluster.sh
 . test/lib/cluster.sh
 
-parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql}
+parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher cron dump cdc clients mysql encoding}
 passed=0
 failed=0
 skipped=0
@@ -87,6 +87,13 @@ part_sql()
 		echo "ok - ecstats--1.0.sql is what sql/ makes"
 	else
 		echo "not ok - ecstats--1.0.sql is what sql/ makes"
+	fi
+	# The install script loads in every encoding; an escape that nobody reads would be shown as it is.
+	if ! LC_ALL=C grep -q '[^ -~	]' ecstats--1.0.sql && ! sed 's/--.*//' $(ls sql/*.sql | grep -v 37_report_rows) |
+		grep -v 'native_text' | LC_ALL=C grep '[^ -~	]'; then
+		echo "ok - the install script is ASCII, and what is not is read by native_text"
+	else
+		echo "not ok - the install script is ASCII, and what is not is read by native_text"
 	fi
 	all_listed regress/sql sql regress
 	all_listed isolation/specs spec isolation
@@ -254,6 +261,11 @@ part_mysql()
 	bash test/mysql/run.sh
 }
 
+part_encoding()
+{
+	/usr/bin/python3 test/encoding/run.py
+}
+
 # ------------------------------------------------------------------ set-up
 EXTRAS=yes bash test/lib/setup.sh || exit 1
 PG_CONFIG=$(find_pg) || exit 1
@@ -273,7 +285,7 @@ cluster_env "$work/cluster"
 
 for part in $parts; do
 	case $part in
-		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump | cdc | clients | mysql) ;;
+		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | cron | dump | cdc | clients | mysql | encoding) ;;
 		*) echo "there is no part $part"; failed=$((failed + 1)); continue ;;
 	esac
 	part_started=$SECONDS
