@@ -17,3 +17,7 @@ CREATE OR REPLACE FUNCTION ecstats.order_parse(payload jsonb, raise boolean)
 COMMENT ON FUNCTION ecstats.order_parse(jsonb, boolean) IS
 	'One row an order line of a payload (an order or an array of at most 100,000), line_no NULL for an order without items, or one row a bad order with sqlstate, reason and the order. raise: the first bad order is an error.';
 
+CREATE OR REPLACE FUNCTION ecstats.order_buckets(payload jsonb) RETURNS integer[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_order_buckets';
+COMMENT ON FUNCTION ecstats.order_buckets(jsonb) IS
+	'Numbers from 0 to 1023 of the orders of a payload, by order_id, sorted, each once; without reading the rest of an order.';

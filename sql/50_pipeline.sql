@@ -5,7 +5,7 @@
 -- Arguments: source 'track' or 'order', NULL for both. Result: rejects taken in. Rejects that are still bad
 -- stay, with today's reason. Touches ecstats.rejects and what the intake touches.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_retry_rejects(source text DEFAULT NULL) RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	r record;
 	taken bigint := 0;
@@ -25,8 +25,9 @@ BEGIN
 		-- An order that was stored since is newer than its reject.
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (
 			SELECT FROM ecstats.order_parse(r.payload, false) p
-			  JOIN ecstats.order_lines l ON l.order_id = p.order_id AND l.order_time = p.order_time
-			 WHERE p.sqlstate IS NULL);
+			 WHERE p.sqlstate IS NULL AND EXISTS (		-- one look into the key's index, see ecstats.order_store
+				SELECT FROM ecstats.order_lines l
+				 WHERE l.order_id = p.order_id AND l.order_time IS NOT DISTINCT FROM p.order_time OFFSET 0));
 		BEGIN
 			IF r.origin = 'track' THEN
 				PERFORM @extschema@.ecstats_track(r.payload, 'raise');

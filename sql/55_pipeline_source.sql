@@ -39,39 +39,7 @@ BEGIN
 	IF whole THEN
 		PERFORM ecstats.order_lock(payload);
 	END IF;
-	WITH parsed AS MATERIALIZED (
-		SELECT p.*, max(p.ord) OVER (PARTITION BY p.order_id, p.order_time, CASE WHEN NOT whole THEN p.line_no END) AS last_ord
-		  FROM ecstats.order_parse(payload, raise_errors) p
-	), good AS (
-		SELECT * FROM parsed p WHERE p.sqlstate IS NULL AND p.ord = p.last_ord
-	), removed AS (
-		DELETE FROM ecstats.order_lines l
-		 USING (SELECT DISTINCT g.order_id, g.order_time FROM good g WHERE whole) o
-		 WHERE l.order_id = o.order_id AND l.order_time = o.order_time
-		   AND NOT EXISTS (SELECT FROM good g WHERE g.order_id = l.order_id AND g.order_time = l.order_time AND g.line_no = l.line_no)
-	), written AS (
-		INSERT INTO ecstats.order_lines AS l (order_id, line_no, order_time, user_id, product_id, region, channel,
-											  quantity, amount, status, paid_time, extra)
-		SELECT g.order_id, g.line_no, g.order_time, g.user_id, g.product_id, g.region, g.channel,
-			   g.quantity, g.amount, g.status, g.paid_time, g.extra
-		  FROM good g WHERE g.line_no IS NOT NULL
-		 ORDER BY g.order_id, g.line_no, g.order_time
-		ON CONFLICT (order_id, line_no, order_time) DO UPDATE
-		   SET user_id = excluded.user_id, product_id = excluded.product_id, region = excluded.region,
-			   channel = excluded.channel, quantity = excluded.quantity, amount = excluded.amount,
-			   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra
-		 WHERE (l.user_id, l.product_id, l.region, l.channel, l.quantity, l.amount, l.status, l.paid_time, l.extra)
-			   IS DISTINCT FROM
-			   (excluded.user_id, excluded.product_id, excluded.region, excluded.channel, excluded.quantity,
-				excluded.amount, excluded.status, excluded.paid_time, excluded.extra)
-	)
-	SELECT count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
-		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
-					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
-		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
-					FILTER (WHERE p.line_no IS NOT NULL), '{}')
-	  INTO taken, bad, keys
-	  FROM parsed p;
+	SELECT s.taken, s.bad, s.keys INTO taken, bad, keys FROM ecstats.order_store(payload, raise_errors, whole, true) s;
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean, boolean) IS

@@ -6,6 +6,7 @@
 #include "postgres.h"
 
 #include "fmgr.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/datetime.h"
 #include "utils/numeric.h"
@@ -16,6 +17,8 @@
 
 #define EXTRA_MAX_BYTES	  (16 * 1024)
 #define EXTRA_MAX_KEYS	  64
+#define NUMBER_SLACK	  8				 /* bytes of a number that number_length leaves out */
+#define SHOWN_MAX_BYTES	  (1 << 20)		 /* digits that are printed for DETAIL */
 #define MILLISECONDS_FROM 100000000000.0 /* 1e11: numbers from here on are milliseconds */
 
 static const char uuid_hint[] =
@@ -321,16 +324,80 @@ json_text(Jsonb *document, StringInfo text)
 }
 
 /*
- * extra_fault fills the fault of an "extra" that breaks a rule, with the beginning of its text.
+ * number_length returns how long a number's text is, less at most NUMBER_SLACK: digits before the point by
+ * its weight, digits behind it by its scale. 1e131071 takes 8 bytes to store and 131,072 to print.
+ */
+static int
+number_length(Numeric number)
+{
+	/* The header of a packed or of a long numeric on disk, which no upgrade has changed. */
+	const uint16 *head = (const uint16 *) VARDATA(number);
+	int weight;
+	int scale;
+
+	if ((head[0] & 0xC000) == 0x8000)
+	{
+		weight = (head[0] & 0x0040 ? ~0x003F : 0) | (head[0] & 0x003F);
+		scale = (head[0] & 0x1F80) >> 7;
+	}
+	else
+	{
+		weight = (int16) head[1];
+		scale = head[0] & 0x3FFF;
+	}
+	return Max(weight, 0) * 4 + 1 + scale;
+}
+
+/*
+ * numbers_length sums number_length over the numbers of a container and of those within it. Containers are
+ * as large as they are deep, so that a small one is not deep; stops where more than most is sure.
+ */
+static int64
+numbers_length(JsonbContainer *container, int64 most, int *count)
+{
+	int n = JsonContainerSize(container) * (JsonContainerIsObject(container) ? 2 : 1);
+	char *base = (char *) &container->children[n];
+	uint32 offset = 0;
+	int64 length = 0;
+	int i;
+
+	check_stack_depth();
+	for (i = 0; i < n && length <= most; i++)
+	{
+		JEntry entry = container->children[i];
+
+		if (JBE_ISNUMERIC(entry))
+		{
+			length += number_length((Numeric) (base + INTALIGN(offset)));
+			(*count)++;
+		}
+		else if (JBE_ISCONTAINER(entry))
+			length +=
+				numbers_length((JsonbContainer *) (base + INTALIGN(offset)), most - length, count);
+		JBE_ADVANCE_OFFSET(offset, entry);
+	}
+	return length;
+}
+
+/*
+ * extra_fault fills the fault of an "extra" that breaks a rule, with the beginning of its text where that can
+ * be printed.
  */
 static bool
 extra_fault(EcstatsFault *fault, Jsonb *extra, const char *hint, const char *message)
 {
 	StringInfoData text;
+	int count = 0;
+	char *detail;
 
-	json_text(extra, &text);
-	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", hint,
-						 ecstats_shown(text.data, text.len), "%s", message);
+	if (numbers_length(&extra->root, SHOWN_MAX_BYTES, &count) > SHOWN_MAX_BYTES)
+		detail = pstrdup("It has numbers with very many digits.");
+	else
+	{
+		json_text(extra, &text);
+		detail = ecstats_shown(text.data, text.len);
+	}
+	return ecstats_fault(fault, ERRCODE_CHECK_VIOLATION, "extra", hint, detail, "%s", message);
 }
 
 /*
@@ -340,6 +407,9 @@ extra_fault(EcstatsFault *fault, Jsonb *extra, const char *hint, const char *mes
 bool
 ecstats_check_extra(EcstatsFault *fault, Jsonb *extra)
 {
+	int64 numbers;
+	int count = 0;
+
 	if (!JB_ROOT_IS_OBJECT(extra))
 		return extra_fault(fault, extra, "Send an object, {} if there is nothing to say.",
 						   "extra is not a JSON object");
@@ -347,8 +417,15 @@ ecstats_check_extra(EcstatsFault *fault, Jsonb *extra)
 		return extra_fault(
 			fault, extra, "Group members into objects, or leave some out.",
 			psprintf("extra has %u members, the most is %d", JB_ROOT_COUNT(extra), EXTRA_MAX_KEYS));
-	/* Text is at most six times as long as what is stored (a control character is \u0001). */
-	if (VARSIZE(extra) > EXTRA_MAX_BYTES / 6)
+	numbers = numbers_length(&extra->root, EXTRA_MAX_BYTES, &count);
+	if (numbers > EXTRA_MAX_BYTES)
+		return extra_fault(fault, extra, "Send numbers of a usual length.",
+						   psprintf("extra has more than %d bytes as JSON text", EXTRA_MAX_BYTES));
+	/*
+	 * Text is at most six times as long as what is stored (a control character is \u0001), but for
+	 * numbers.
+	 */
+	if ((int64) VARSIZE(extra) * 6 + numbers + (int64) count * NUMBER_SLACK > EXTRA_MAX_BYTES)
 	{
 		StringInfoData text;
 		int len;

@@ -5,8 +5,11 @@
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 #include "utils/memutils.h"
@@ -21,7 +24,10 @@
 #define ORDER_MAX_ITEMS		 10000
 #define ORDER_MAX_EXTRA		 (16 * 1024 * 1024)
 
+#define N_BUCKETS 1024
+
 PG_FUNCTION_INFO_V1(ecstats_order_parse);
+PG_FUNCTION_INFO_V1(ecstats_order_buckets);
 
 /* One order on its way to rows. */
 typedef struct OrderDraft
@@ -436,4 +442,41 @@ ecstats_order_parse(PG_FUNCTION_ARGS)
 	}
 	MemoryContextDelete(per_order);
 	return (Datum) 0;
+}
+
+/*
+ * ecstats_order_buckets(payload) returns which of 1,024 locks stand for the orders of a payload, in order.
+ * Elements without an order_id have none: they will not be stored.
+ */
+Datum
+ecstats_order_buckets(PG_FUNCTION_ARGS)
+{
+	EcstatsElements elements =
+		ecstats_json_elements(PG_GETARG_JSONB_P(0), PAYLOAD_MAX_ELEMENTS, "orders");
+	bool taken[N_BUCKETS] = {0};
+	Datum buckets[N_BUCKETS];
+	EcstatsFault fault;
+	JsonbValue order;
+	JsonbValue *v;
+	text *id;
+	int n = 0;
+	int i;
+
+	while (ecstats_json_next_element(&elements, &order))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (order.type != jbvBinary || !JsonContainerIsObject(order.val.binary.data))
+			continue;
+		v = get(order.val.binary.data, "order_id");
+		if (v == NULL || !ecstats_json_string(v, "order_id", true, &id, &fault))
+			continue;
+		taken[hash_bytes((unsigned char *) VARDATA(id), VARSIZE(id) - VARHDRSZ) % N_BUCKETS] = true;
+		pfree(id);
+	}
+	for (i = 0; i < N_BUCKETS; i++)
+	{
+		if (taken[i])
+			buckets[n++] = Int32GetDatum(i);
+	}
+	PG_RETURN_ARRAYTYPE_P(construct_array(buckets, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
 }
