@@ -254,6 +254,7 @@ part_cdc()
 part_clients()
 {
 	in_database ecstats_clients bash test/clients/run.sh
+	in_database ecstats_files bash test/clients/files.sh
 }
 
 part_mysql()
