@@ -229,6 +229,7 @@ part_fuzz()
 {
 	bash test/fuzz/run.sh check
 	in_database ecstats_fuzz /usr/bin/python3 test/fuzz/intake.py
+	in_database ecstats_rules /usr/bin/python3 test/check_rules.py
 }
 
 part_pusher()
