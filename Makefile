@@ -77,7 +77,9 @@ SQL_PIECES = \
 	sql/40_event.sql \
 	sql/41_event_partition.sql \
 	sql/42_order.sql \
+	sql/42_source_check.sql \
 	sql/42_source.sql \
+	sql/42_source_mask.sql \
 	sql/42_source_http.sql \
 	sql/43_rollup.sql \
 	sql/43_rollup_close.sql \
@@ -99,6 +101,8 @@ SQL_PIECES = \
 	sql/53_pipeline_job.sql \
 	sql/54_maintain.sql \
 	sql/55_pipeline_source.sql \
+	sql/55_pipeline_order.sql \
+	sql/55_pipeline_page.sql \
 	sql/55_pipeline_fetch.sql \
 	sql/56_pipeline_cdc.sql \
 	sql/57_pipeline_landing.sql \

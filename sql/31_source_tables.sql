@@ -18,12 +18,13 @@ CREATE TABLE ecstats.sources (
 	options			jsonb NOT NULL DEFAULT '{}',
 	watermark		timestamptz,
 	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	asks_since		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	last_run_at		timestamptz,
 	last_day		date,
 	last_rows		bigint,
 	last_error		text,
 	CONSTRAINT sources_name_1_to_100_bytes_without_control CHECK (octet_length(name) BETWEEN 1 AND 100 AND name !~ '[[:cntrl:]]'),
-	CONSTRAINT sources_name_is_not_an_intake CHECK (name NOT IN ('track', 'order')),
+	CONSTRAINT sources_name_is_not_an_intake CHECK (name NOT IN ('track', 'order') AND left(name, 5) <> 'land:'),
 	CONSTRAINT sources_kind_is_query_or_http CHECK (kind IN ('query', 'http')),
 	CONSTRAINT sources_target_is_events_or_orders CHECK (target IN ('events', 'orders')),
 	CONSTRAINT sources_on_error_is_quarantine_or_raise CHECK (on_error IN ('quarantine', 'raise')),
@@ -50,7 +51,8 @@ COMMENT ON COLUMN ecstats.sources.headers IS 'Lines "Name: value" sent along; ma
 COMMENT ON COLUMN ecstats.sources.secret IS 'Sent as "Authorization: Bearer ...", or in the header that options.secret_header names';
 COMMENT ON COLUMN ecstats.sources.timeout IS 'Of the query, or of one request';
 COMMENT ON COLUMN ecstats.sources.on_error IS 'A row that breaks a rule: quarantine keeps it in ecstats.rejects, raise fails the run';
-COMMENT ON COLUMN ecstats.sources.options IS 'query: replace; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
+COMMENT ON COLUMN ecstats.sources.asks_since IS 'When name, kind, target or url were last written: a fetch that began before fails rather than go on elsewhere';
+COMMENT ON COLUMN ecstats.sources.options IS 'query: replace, replace_empty; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
 COMMENT ON COLUMN ecstats.sources.watermark IS 'Everything before it has been taken in; a day is complete when it has passed the day''s end. NULL: nothing yet';
 COMMENT ON COLUMN ecstats.sources.last_rows IS 'Rows taken by the last run that succeeded';
 COMMENT ON COLUMN ecstats.sources.last_error IS 'Why the last fetch failed (kind http); a failed query is an error of ecstats_collect';
@@ -72,7 +74,8 @@ CREATE TABLE ecstats.source_fetches (
 	finished_at		timestamptz,
 	next_url		text,
 	next_value		text,
-	rejects			bigint[] NOT NULL DEFAULT '{}'
+	rejects			bigint[] NOT NULL DEFAULT '{}',
+	asks_since		timestamptz
 );
 CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
 CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
@@ -84,6 +87,22 @@ COMMENT ON COLUMN ecstats.source_fetches.attempts IS 'Failed attempts at this pa
 COMMENT ON COLUMN ecstats.source_fetches.next_url IS 'Where the answer said that the next page is; may hold credentials';
 COMMENT ON COLUMN ecstats.source_fetches.next_value IS 'What the answer said that {{page}} is next';
 COMMENT ON COLUMN ecstats.source_fetches.rejects IS 'Rejects that this fetch met so far';
+
+COMMENT ON COLUMN ecstats.source_fetches.asks_since IS 'The source''s asks_since when page 1 was claimed';
+
+-- What the pages of a fetch under way brought, a row a page: an order may go on on another page, so what it no longer
+-- has is known at the last page only. Not dumped: a fetch that misses its pages begins anew.
+CREATE TABLE ecstats.source_pages (
+	fetch_id	bigint NOT NULL,
+	page		integer NOT NULL,
+	order_ids	text[] NOT NULL,
+	order_times	timestamptz[] NOT NULL,
+	keys		bigint[] NOT NULL,
+	PRIMARY KEY (fetch_id, page)
+);
+COMMENT ON TABLE ecstats.source_pages IS 'Orders that the pages of a fetch under way brought; gone when it ends';
+COMMENT ON COLUMN ecstats.source_pages.order_ids IS 'Whole orders of the page, with order_times';
+COMMENT ON COLUMN ecstats.source_pages.keys IS 'A hash of (order_id, line_no, order_time) of each of its lines';
 
 -- Rejects of a source belong to the day that was asked for: its next run takes them back or confirms them.
 ALTER TABLE ecstats.rejects ADD COLUMN day date;

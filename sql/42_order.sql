@@ -17,13 +17,14 @@ COMMENT ON FUNCTION ecstats.order_lock(jsonb) IS 'Waits until no other transacti
 
 -- ecstats.order_store: the lines of each (order_id, order_time) become those of the payload.
 -- Arguments: payload as of ecstats_order; raise_errors; whole: unlisted lines go. Result: lines changed; lines
--- taken (changed or not); bad elements as [{payload, sqlstate, reason}]; where wanted, a key of each line.
+-- taken (changed or not); bad elements as [{payload, sqlstate, reason}]; where wanted, a key of each line, and the orders.
 -- Touches ecstats.order_lines, and there only what differs: a repeat writes nothing and marks no day.
 -- The plan is made once a session and must hold for any payload and any table: what is stored is found by the
 -- key's index alone (LATERAL … OFFSET 0 and unnest() are nested loops; an instant that is compared by IS NOT
 -- DISTINCT FROM tempts no other index), and old and new meet in one sort, not in a join.
 CREATE OR REPLACE FUNCTION ecstats.order_store(payload jsonb, raise_errors boolean, whole boolean, want_keys boolean,
-											   OUT changed bigint, OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
+											   OUT changed bigint, OUT taken bigint, OUT bad jsonb, OUT keys bigint[],
+											   OUT order_ids text[], OUT order_times timestamptz[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 BEGIN
 	WITH parsed AS MATERIALIZED (		-- an order (a line, where not whole) that is sent twice: the last one holds
@@ -75,19 +76,23 @@ BEGIN
 			   (excluded.user_id, excluded.product_id, excluded.region, excluded.channel, excluded.quantity,
 				excluded.amount, excluded.status, excluded.paid_time, excluded.extra)
 		RETURNING 1
+	), orders AS (
+		SELECT DISTINCT p.order_id, p.order_time FROM parsed p WHERE want_keys AND p.sqlstate IS NULL
 	)
 	SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM written),
 		   count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
 		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
 					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
 		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
-					FILTER (WHERE want_keys AND p.line_no IS NOT NULL), '{}')
-	  INTO changed, taken, bad, keys
+					FILTER (WHERE want_keys AND p.line_no IS NOT NULL), '{}'),
+		   (SELECT coalesce(array_agg(o.order_id ORDER BY o.order_id, o.order_time), '{}') FROM orders o),
+		   (SELECT coalesce(array_agg(o.order_time ORDER BY o.order_id, o.order_time), '{}') FROM orders o)
+	  INTO changed, taken, bad, keys, order_ids, order_times
 	  FROM parsed p;
 END
 $$;
 COMMENT ON FUNCTION ecstats.order_store(jsonb, boolean, boolean, boolean) IS
-	'Makes the lines of every order of a payload what it says, writing only what differs; lines changed and taken, bad elements, and a key of each line if wanted.';
+	'Makes the lines of every order of a payload what it says, writing only what differs; lines changed and taken, bad elements, and a key of each line and the orders if wanted.';
 
 -- ecstats_order: stores one order or an array of them.
 -- Arguments: payload, {order_id, order_time | timestamp, user_id?, region?, channel?, status?, paid_time?,

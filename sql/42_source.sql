@@ -7,6 +7,9 @@ CREATE OR REPLACE FUNCTION ecstats.source_guard() RETURNS trigger
 DECLARE
 	super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
 	me oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);
+	-- Anybody may set the switch that dumps set: only a session that began as superuser is believed.
+	restoring boolean := (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user));
+	private boolean := NEW.options -> 'allow_private' = 'true';		-- NULL of a deleted row
 BEGIN
 	IF TG_OP <> 'INSERT' AND NOT super AND (OLD.owner <> current_user OR coalesce(OLD.owner_id, me) <> me) THEN
 		RAISE EXCEPTION 'source "%" belongs to another role', OLD.name
@@ -20,99 +23,36 @@ BEGIN
 		NEW.owner := current_user;
 	END IF;
 	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.query, NEW.watermark_query) IS DISTINCT FROM (OLD.owner, OLD.query, OLD.watermark_query) THEN
-		NEW.owner_id := CASE WHEN current_setting('check_function_bodies')::boolean
-							 THEN (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.owner) END;
+		NEW.owner_id := CASE WHEN NOT restoring THEN (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.owner) END;
+	ELSIF NOT super THEN
+		NEW.owner_id := OLD.owner_id;
+	END IF;
+	IF NOT restoring AND (TG_OP = 'INSERT' OR (NEW.name, NEW.kind, NEW.target, NEW.url) IS DISTINCT FROM (OLD.name, OLD.kind, OLD.target, OLD.url)) THEN
+		NEW.asks_since := clock_timestamp();
+	END IF;
+	-- What may ask the machine's own network is not chosen by whoever may write sources.
+	IF private AND NOT super AND NOT restoring
+	   AND (TG_OP = 'INSERT' OR (NEW.kind, NEW.url, NEW.headers, NEW.options -> 'allow_private', NEW.options -> 'secret_header')
+			IS DISTINCT FROM (OLD.kind, OLD.url, OLD.headers, OLD.options -> 'allow_private', OLD.options -> 'secret_header'))
+	   AND NOT pg_has_role(current_user, (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'ecstats'), 'MEMBER') THEN
+		RAISE EXCEPTION 'source "%" may not be made to ask private addresses', NEW.name
+			USING ERRCODE = 'insufficient_privilege', DETAIL = 'Its options have allow_private.',
+				  HINT = 'Leave allow_private out, or ask a superuser or the extension''s owner to write url, headers and allow_private.';
 	END IF;
 	RETURN NEW;
 END
 $$;
 COMMENT ON FUNCTION ecstats.source_guard() IS
-	'Trigger of ecstats.sources that runs as the writer: forces the owner, refuses another role''s source (42501).';
-
--- ecstats.source_wrong: raises that a setting of a source is wrong.
-CREATE OR REPLACE FUNCTION ecstats.source_wrong(source text, what text, hint text) RETURNS void
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	RAISE EXCEPTION 'invalid setting of source "%"', source USING ERRCODE = 'invalid_parameter_value', DETAIL = what || '.', HINT = hint;
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_wrong(text, text, text) IS 'Raises 22023: what is wrong with a source, and the cure.';
-
--- ecstats.source_options_check: the options that its kind knows, each of its type.
-CREATE OR REPLACE FUNCTION ecstats.source_options_check(s ecstats.sources) RETURNS void
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	known jsonb := CASE s.kind WHEN 'query' THEN '{"replace": "boolean"}'
-		ELSE '{"items": "jsonpath", "next": "jsonpath", "fields": "jsonpaths", "item_fields": "jsonpaths", "first_page": "number", "max_pages": "number",
-			   "max_bytes": "number", "max_retries": "number", "timezone": "string", "secret_header": "string", "allow_private": "boolean"}' END::jsonb;
-	most jsonb := '{"max_pages": 100000, "max_bytes": 100000000, "max_retries": 20}';
-	o record;
-	path text;
-BEGIN
-	FOR o IN SELECT e.key, e.value, known ->> e.key AS type, jsonb_typeof(e.value) AS given FROM jsonb_each(s.options) e ORDER BY e.key LOOP
-		IF o.type IS NULL THEN
-			PERFORM ecstats.source_wrong(s.name, format('options.%s is unknown for kind %s', left(o.key, 60), s.kind),
-				'It knows ' || (SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(known) k) || '.');
-		ELSIF o.given <> (CASE o.type WHEN 'jsonpath' THEN 'string' WHEN 'jsonpaths' THEN 'object' ELSE o.type END) THEN
-			PERFORM ecstats.source_wrong(s.name, format('options.%s is of JSON type %s', o.key, o.given), format('It is %s.', CASE o.type WHEN 'jsonpaths' THEN 'an object of jsonpaths' ELSE 'a ' || o.type END));
-		END IF;
-		IF o.type IN ('jsonpath', 'jsonpaths') THEN
-			FOR path IN SELECT CASE o.type WHEN 'jsonpath' THEN o.value #>> '{}' END WHERE o.type = 'jsonpath'
-						UNION ALL SELECT f.value #>> '{}' FROM jsonb_each(CASE o.type WHEN 'jsonpaths' THEN o.value END) f LOOP
-				BEGIN
-					PERFORM path::jsonpath;
-				EXCEPTION WHEN syntax_error OR invalid_text_representation THEN
-					PERFORM ecstats.source_wrong(s.name, format('options.%s: %L is no jsonpath', o.key, left(path, 60)), 'A path begins with $, such as $.data.orders.');
-				END;
-			END LOOP;
-		ELSIF most ? o.key AND NOT (o.value::numeric BETWEEN 0 AND (most ->> o.key)::numeric AND o.value::numeric % 1 = 0) THEN
-			PERFORM ecstats.source_wrong(s.name, format('options.%s is %s', o.key, left(o.value::text, 60)), format('It is a whole number up to %s.', most ->> o.key));
-		END IF;
-	END LOOP;
-	IF NOT ecstats.timezone_valid(coalesce(s.options ->> 'timezone', 'UTC')) THEN
-		PERFORM ecstats.source_wrong(s.name, format('options.timezone is %L', left(s.options ->> 'timezone', 60)), 'Use an IANA name such as Asia/Shanghai.');
-	ELSIF s.options ->> 'secret_header' !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
-		PERFORM ecstats.source_wrong(s.name, 'options.secret_header is no name of a header', 'Such as X-Api-Key.');
-	ELSIF s.kind = 'query' AND s.target = 'events' AND s.options -> 'replace' = 'true' THEN
-		PERFORM ecstats.source_wrong(s.name, 'options.replace is for orders', 'Events are append-only.');
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_options_check(ecstats.sources) IS 'Raises 22023 for an option that the source''s kind does not know, or of a wrong type.';
-
--- ecstats.source_check: everything that a CHECK cannot say clearly.
-CREATE OR REPLACE FUNCTION ecstats.source_check(s ecstats.sources) RETURNS void
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	bad text;
-BEGIN
-	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = s.owner) THEN
-		RAISE EXCEPTION 'role "%" of source "%" does not exist', s.owner, s.name USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE first.';
-	END IF;
-	PERFORM ecstats.source_check_query(s.query), ecstats.source_check_query(s.watermark_query);
-	IF s.kind = 'http' AND s.url IS NOT NULL THEN
-		bad := (SELECT m[1] FROM regexp_matches(s.url, '\{\{(.*?)\}\}', 'g') m WHERE m[1] NOT IN ('date', 'page', 'from', 'to') LIMIT 1);
-		IF bad IS NOT NULL THEN
-			PERFORM ecstats.source_wrong(s.name, format('the URL has {{%s}}', left(bad, 60)), 'It knows {{date}}, {{from}}, {{to}} and {{page}}.');
-		ELSIF split_part(regexp_replace(s.url, '^https?://', ''), '/', 1) ~ '\{\{' THEN
-			PERFORM ecstats.source_wrong(s.name, 'the URL''s host has a placeholder', 'Put placeholders into path and query.');
-		END IF;
-	END IF;
-	bad := (SELECT h FROM unnest(s.headers) h WHERE (h !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+: [^[:cntrl:]]*$') IS NOT FALSE OR octet_length(h) > 8000 LIMIT 1);
-	IF bad IS NOT NULL OR array_position(s.headers, NULL) IS NOT NULL THEN
-		PERFORM ecstats.source_wrong(s.name, format('the header %L is no header', left(split_part(bad, ':', 1), 60)), 'Write "Name: value" in one line.');
-	END IF;
-	PERFORM ecstats.source_options_check(s);
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_check(ecstats.sources) IS
-	'Raises when a source''s owner (42704), query (42601, 22023), URL, headers or options (22023) are wrong.';
+	'Trigger of ecstats.sources that runs as the writer: forces the owner; refuses another role''s source, and private addresses but of the extension''s owner (42501).';
 
 -- Runs as the extension's owner: a writer of sources need not be able to call the checks.
 CREATE OR REPLACE FUNCTION ecstats.source_settle() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF current_setting('check_function_bodies')::boolean THEN		-- not a restore
+	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
+		IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = NEW.owner) THEN
+			RAISE EXCEPTION 'role "%" of source "%" does not exist', NEW.owner, NEW.name USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE first.';
+		END IF;
 		PERFORM ecstats.source_check(NEW);
 	END IF;
 	RETURN NULL;
@@ -157,6 +97,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.source_role(ecstats.sources) IS 'The role that a source''s query runs as; 42704 when it is gone, or another role has its name by now.';
+
+-- ecstats.source_pin: writes down who the owner is, where a restore left that open: a role made later under the
+-- same name is another one. 0 where a source that needs no role has an owner that is not there.
+CREATE OR REPLACE FUNCTION ecstats.source_pin(s ecstats.sources) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.sources t SET owner_id = coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = t.owner), 0)
+	 WHERE t.name = s.name AND t.owner_id IS NULL $$;
+COMMENT ON FUNCTION ecstats.source_pin(ecstats.sources) IS 'Pins the owner of a source that was restored to the role that has its name now; at its first run.';
 
 -- ecstats.source_watermark: how far a source has come after a run for a day that read what was there at an instant.
 -- A run over a gap does not move it: the days between were not taken.

@@ -1,20 +1,11 @@
 -- sql/42_source_http.sql
 -- Fetches of HTTP sources: requests, leases, what an answer means. The pusher carries, nothing more.
 
--- ecstats.source_percent: text as it stands in a URL.
-CREATE OR REPLACE FUNCTION ecstats.source_percent(value text) RETURNS text
-	LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
-	SELECT coalesce(string_agg(CASE WHEN c ~ '^[A-Za-z0-9._~-]$' THEN c
-		ELSE (SELECT string_agg('%' || upper(lpad(to_hex(get_byte(b, i)), 2, '0')), '' ORDER BY i)
-				FROM convert_to(c, 'UTF8') b, generate_series(0, length(b) - 1) i) END, '' ORDER BY n), '')
-	  FROM regexp_split_to_table(value, '') WITH ORDINALITY AS t(c, n) $$;
-COMMENT ON FUNCTION ecstats.source_percent(text) IS 'Percent-encodes everything but unreserved characters.';
-
 -- ecstats.source_url: the URL of a fetch's next page.
 CREATE OR REPLACE FUNCTION ecstats.source_url(s ecstats.sources, f ecstats.source_fetches) RETURNS text
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	page text := coalesce(f.next_value, (coalesce((s.options ->> 'first_page')::numeric, 1) + f.page - 1)::text);
+	page text := coalesce(f.next_value, (ecstats.source_number(s.options, 'first_page', 1) + f.page - 1)::text);
 	iso text := 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
 	url text := s.url;
 BEGIN
@@ -29,24 +20,6 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.source_url(ecstats.sources, ecstats.source_fetches) IS 'The URL of the next page of a fetch, placeholders filled in and percent-encoded.';
 
--- ecstats.source_mask: text without the credentials of a source.
-CREATE OR REPLACE FUNCTION ecstats.source_mask(content text, s ecstats.sources) RETURNS text
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	word text;
-BEGIN
-	FOR word IN SELECT w FROM (SELECT s.secret AS w
-			UNION ALL SELECT regexp_replace(h, '^[^:]*:\s*((Bearer|Basic|Token)\s+)?', '', 'i') FROM unnest(s.headers) h
-			UNION ALL SELECT substring(s.url FROM '^\w+://([^/@]+)@')
-			UNION ALL SELECT substring(q FROM '=(.*)$') FROM regexp_split_to_table(substring(s.url FROM '\?(.*)$'), '&') q WHERE q !~ '\{\{') c
-		WHERE length(w) >= 4 ORDER BY length(w) DESC, w LOOP
-		content := replace(content, word, '***');
-	END LOOP;
-	RETURN regexp_replace(content, '(\m(?:sign|sig|key|api_?key|token|access_token|secret|password)=)[^&\s"''<>]+', '\1***', 'gi');
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_mask(text, ecstats.sources) IS 'content with the source''s secret, header values and keys in its URL replaced by ***.';
-
 -- ecstats.source_move: the only writer of a fetch's state.
 CREATE OR REPLACE FUNCTION ecstats.source_move(f ecstats.source_fetches, to_state text, at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -54,13 +27,16 @@ BEGIN
 	UPDATE ecstats.source_fetches t
 	   SET state = to_state, page = f.page, pages = f.pages, rows = f.rows, attempts = f.attempts, next_attempt_at = f.next_attempt_at,
 		   error = f.error, next_url = f.next_url, next_value = f.next_value, rejects = f.rejects,
-		   lease_until = CASE to_state WHEN 'fetching' THEN f.lease_until END,
+		   asks_since = f.asks_since, lease_until = CASE to_state WHEN 'fetching' THEN f.lease_until END,
 		   worker = CASE to_state WHEN 'fetching' THEN f.worker ELSE t.worker END,
 		   finished_at = CASE WHEN to_state IN ('done', 'failed') THEN at END
 	 WHERE t.fetch_id = f.fetch_id AND t.state = f.state
 	   AND (t.state, to_state) IN (('pending', 'fetching'), ('pending', 'failed'), ('fetching', 'pending'), ('fetching', 'done'), ('fetching', 'failed'));
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'fetch % cannot go from % to %', f.fetch_id, f.state, to_state USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF to_state IN ('done', 'failed') THEN
+		DELETE FROM ecstats.source_pages p WHERE p.fetch_id = f.fetch_id;
 	END IF;
 	IF to_state = 'failed' THEN
 		UPDATE ecstats.sources s SET last_error = left(f.error, 1000), last_day = f.day, last_run_at = at WHERE s.name = f.source;
@@ -77,9 +53,14 @@ COMMENT ON FUNCTION ecstats.source_move(ecstats.source_fetches, text, timestampt
 CREATE OR REPLACE FUNCTION ecstats.source_queue(source text, day date, at timestamptz) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	id bigint := (SELECT min(f.fetch_id) FROM ecstats.source_fetches f
-				   WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0);
+	id bigint;
 BEGIN
+	-- What has not begun yet reads what is there from now on.
+	UPDATE ecstats.source_fetches t SET created_at = at
+	 WHERE t.fetch_id = (SELECT min(f.fetch_id) FROM ecstats.source_fetches f
+						  WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0)
+	   AND t.state = 'pending' AND t.page = 1 AND t.attempts = 0
+	 RETURNING t.fetch_id INTO id;
 	IF id IS NULL THEN
 		INSERT INTO ecstats.source_fetches (source, day, next_attempt_at, created_at) VALUES (source, day, at, at) RETURNING fetch_id INTO id;
 	END IF;
@@ -108,6 +89,36 @@ $$;
 COMMENT ON FUNCTION ecstats.source_back(ecstats.source_fetches, integer, text, interval, timestamptz) IS
 	'After a failed attempt: pending again, after wait or 1, 2, 4 ... minutes (retry), or failed after the last.';
 
+-- ecstats.source_obstacle: why the next page of a fetch may not be asked for; NULL: it may. It is where the URL of
+-- page 1 led: with the secret of another URL nobody goes there.
+CREATE OR REPLACE FUNCTION ecstats.source_obstacle(f ecstats.source_fetches, s ecstats.sources) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN s.name IS NULL THEN 'the source was deleted'
+				WHEN f.page > 1 AND f.asks_since IS DISTINCT FROM s.asks_since THEN 'the source was changed while it was fetched'
+				ELSE ecstats.source_problem(s) END $$;
+COMMENT ON FUNCTION ecstats.source_obstacle(ecstats.source_fetches, ecstats.sources) IS
+	'Why the next page of a fetch may not be asked for: the source is gone, another one by now, or wrong; NULL: it may.';
+
+-- ecstats.source_resume: a fetch as its next page is claimed. Without what its pages brought (a dump does not take that
+-- along) it begins anew, which changes nothing.
+CREATE OR REPLACE FUNCTION ecstats.source_resume(f ecstats.source_fetches, s ecstats.sources) RETURNS ecstats.source_fetches
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF s.target = 'orders' AND (SELECT count(*) FROM ecstats.source_pages p WHERE p.fetch_id = f.fetch_id) < f.pages THEN
+		f.page := 1;
+		f.pages := 0;
+		f.rows := 0;
+		f.rejects := '{}';
+		f.next_url := NULL;
+		f.next_value := NULL;
+	END IF;
+	f.asks_since := s.asks_since;
+	RETURN f;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_resume(ecstats.source_fetches, ecstats.sources) IS
+	'A fetch as its next page is claimed: from page 1 again where what its pages brought is not there.';
+
 -- ecstats.source_claim_at: leases pages that are due. One fetch of a source at a time, in their order.
 CREATE OR REPLACE FUNCTION ecstats.source_claim_at(worker text, max_rows integer, at timestamptz)
 	RETURNS TABLE (fetch_id bigint, page integer, method text, url text, headers text[], timeout_ms integer, allow_private boolean, max_bytes bigint)
@@ -115,13 +126,14 @@ CREATE OR REPLACE FUNCTION ecstats.source_claim_at(worker text, max_rows integer
 DECLARE
 	f ecstats.source_fetches;
 	s ecstats.sources;
+	wrong text;
 	first bigint;
 BEGIN
 	IF worker IS NULL OR worker = '' OR length(worker) > 200 THEN
 		RAISE EXCEPTION 'worker must be a name of 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR f IN SELECT * FROM ecstats.source_fetches t WHERE t.state = 'fetching' AND t.lease_until <= at ORDER BY t.fetch_id FOR UPDATE SKIP LOCKED LOOP
-		PERFORM ecstats.source_back(f, coalesce((SELECT (r.options ->> 'max_retries')::integer FROM ecstats.sources r WHERE r.name = f.source), 3),
+		PERFORM ecstats.source_back(f, ecstats.source_number((SELECT r.options FROM ecstats.sources r WHERE r.name = f.source), 'max_retries', 3),
 									format('page %s: no answer before the lease ran out', f.page), interval '1 second', at);
 	END LOOP;
 	FOR first IN SELECT min(t.fetch_id) FROM ecstats.source_fetches t WHERE t.state IN ('pending', 'fetching') GROUP BY t.source ORDER BY 1 LOOP
@@ -130,14 +142,17 @@ BEGIN
 		 WHERE t.fetch_id = first AND t.state = 'pending' AND t.next_attempt_at <= at FOR UPDATE SKIP LOCKED;
 		CONTINUE WHEN NOT FOUND;
 		SELECT * INTO s FROM ecstats.sources r WHERE r.name = f.source;
-		IF NOT FOUND THEN
-			f.error := 'the source was deleted';
+		CONTINUE WHEN FOUND AND NOT s.enabled;
+		wrong := ecstats.source_obstacle(f, s);
+		IF wrong IS NOT NULL THEN
+			f.error := wrong;
 			PERFORM ecstats.source_move(f, 'failed', at);
 			CONTINUE;
 		END IF;
-		CONTINUE WHEN NOT s.enabled;
+		PERFORM ecstats.source_pin(s);
+		f := ecstats.source_resume(f, s);
 		f.worker := worker;
-		f.lease_until := at + s.timeout + interval '30 seconds';
+		f.lease_until := at + s.timeout + interval '10 minutes';
 		PERFORM ecstats.source_move(f, 'fetching', at);
 		max_rows := max_rows - 1;
 
@@ -153,7 +168,7 @@ BEGIN
 		END IF;
 		timeout_ms := extract(epoch FROM s.timeout) * 1000;
 		allow_private := coalesce((s.options ->> 'allow_private')::boolean, false);
-		max_bytes := coalesce((s.options ->> 'max_bytes')::bigint, 10000000);
+		max_bytes := ecstats.source_number(s.options, 'max_bytes', 10000000);
 		RETURN NEXT;
 	END LOOP;
 END

@@ -29,22 +29,6 @@ CREATE OR REPLACE FUNCTION ecstats.pipeline_unreject(the_source text, the_day da
 	 WHERE r.source = the_source AND r.day = the_day AND NOT EXISTS (SELECT FROM unnest(met) m(id) WHERE m.id = r.id) $$;
 COMMENT ON FUNCTION ecstats.pipeline_unreject(text, date, bigint[]) IS 'Drops the rejects of a source''s day that its latest run did not meet.';
 
--- ecstats.pipeline_take_orders: stores orders of a source.
--- Arguments: payload as of ecstats_order; raise_errors; whole: each element is a whole order, whose unlisted lines
--- go. Result: lines taken (stored before or not); bad elements; a key of each line.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_take_orders(payload jsonb, raise_errors boolean, whole boolean,
-														OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF whole THEN
-		PERFORM ecstats.order_lock(payload);
-	END IF;
-	SELECT s.taken, s.bad, s.keys INTO taken, bad, keys FROM ecstats.order_store(payload, raise_errors, whole, true) s;
-END
-$$;
-COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean, boolean) IS
-	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two). whole: unlisted lines of an order go.';
-
 -- ecstats.pipeline_take_events: stores events of a source. Result: events taken (stored before or not); bad elements.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_errors boolean, at timestamptz, OUT taken bigint, OUT bad jsonb)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -86,29 +70,6 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_take_events(jsonb, boolean, timestamptz) IS
 	'Stores events of a source: how many were taken (stored before or not), and the bad elements, those whose key is stored with other content among them.';
 
--- ecstats.pipeline_keys_once: a source that gives one line twice contradicts itself: which one would hold?
-CREATE OR REPLACE FUNCTION ecstats.pipeline_keys_once(the_source text, keys bigint[]) RETURNS void
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	twice bigint := cardinality(keys) - (SELECT count(DISTINCT k) FROM unnest(keys) k);
-BEGIN
-	IF twice > 0 THEN
-		RAISE EXCEPTION 'source "%" gives order lines twice', the_source
-			USING ERRCODE = 'unique_violation', DETAIL = format('%s of %s rows repeat order_id, line_no and order_time.', twice, cardinality(keys)),
-				  HINT = 'Return line_no where an order has several lines; a join may multiply rows.';
-	END IF;
-END
-$$;
-COMMENT ON FUNCTION ecstats.pipeline_keys_once(text, bigint[]) IS '23505 where a run of a source met a line''s key twice.';
-
--- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_replace(the_day date, keys bigint[]) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	DELETE FROM ecstats.order_lines l
-	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
-	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = hash_record_extended(ROW(l.order_id, l.line_no, l.order_time), 0)) $$;
-COMMENT ON FUNCTION ecstats.pipeline_replace(date, bigint[]) IS 'Drops the order lines of a business day whose key is not among keys.';
-
 -- ecstats.pipeline_collect_query: takes a day of a source of kind query, whose row is locked. Result: rows taken.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_collect_query(s ecstats.sources, the_day date, at timestamptz) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -119,19 +80,23 @@ DECLARE
 	zone text := (SELECT c.timezone FROM ecstats.config c);
 	timeout_ms integer := greatest(extract(epoch FROM s.timeout) * 1000, 1);
 	mark timestamptz := ecstats.source_watermark(s, the_day, at);
+	said timestamptz;
 	taken bigint := 0;
 	met bigint[] := '{}';
 	keys bigint[] := '{}';
 	part record;
 	b jsonb;
 BEGIN
+	PERFORM ecstats.source_pin(s);
 	-- First how far the source is, then its rows: what commits in between is not claimed to be here.
+	-- No farther than has been taken, whatever the source says of days that nobody asked for.
 	IF s.watermark_query IS NOT NULL THEN
-		mark := coalesce(ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms), s.watermark);
+		said := ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms);
+		mark := CASE WHEN said IS NULL THEN s.watermark ELSE least(said, mark) END;
 	END IF;
 	FOR b IN SELECT r.batch FROM ecstats.source_rows(s.target, s.name, role, s.query, from_time, to_time, zone, timeout_ms) r LOOP
 		IF s.target = 'orders' THEN
-			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise', false);
+			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise');
 			keys := keys || part.keys;
 		ELSE
 			SELECT * INTO part FROM ecstats.pipeline_take_events(b, s.on_error = 'raise', at);
@@ -144,7 +109,7 @@ BEGIN
 	PERFORM ecstats.pipeline_keys_once(s.name, keys);
 	-- A row that could not be read may be a line that is stored: then nothing goes.
 	IF s.options -> 'replace' = 'true' AND met = '{}' THEN
-		PERFORM ecstats.pipeline_replace(the_day, keys);
+		PERFORM ecstats.pipeline_replace(s, the_day, keys);
 	END IF;
 	PERFORM ecstats.pipeline_unreject(s.name, the_day, met);
 	PERFORM ecstats.source_ran(s.name, the_day, taken, mark, at);
@@ -157,7 +122,7 @@ COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timest
 -- ecstats_collect: takes a business day of a source again, as a whole.
 -- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
 -- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
--- such day, 57014 time-out; what the query raises; with on_error 'raise' what is wrong with a row.
+-- such day, 57014 time-out, P0002 nothing came where options.replace would empty the day; what the query raises; with on_error 'raise' what is wrong with a row.
 -- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -170,6 +135,7 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
 	END IF;
 	IF s.kind = 'http' THEN
+		PERFORM ecstats.source_pin(s);
 		RETURN ecstats.source_queue(source, day, at);
 	END IF;
 	RETURN ecstats.pipeline_collect_query(s, day, at);

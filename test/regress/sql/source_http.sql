@@ -121,9 +121,9 @@ SELECT ecstats_collect('api', '2026-03-02');
 UPDATE ecstats.source_fetches SET created_at = '2026-03-03 02:00+08', next_attempt_at = '2026-03-03 02:00+08';
 SELECT count(*) FROM pg_temp.fetch('2026-03-03 02:00+08');
 SELECT lease_until FROM ecstats.source_fetches;
-SELECT count(*) FROM ecstats.source_claim_at('w2', 1, '2026-03-03 02:01:30+08');
-SELECT count(*) FROM ecstats.source_claim_at('w2', 1, '2026-03-03 02:01:31+08');
-SELECT ecstats.pipeline_receive('w', 1, 1, pg_temp.answer(:'page1'), '2026-03-03 02:02+08') AS too_late;
+SELECT count(*) FROM ecstats.source_claim_at('w2', 1, '2026-03-03 02:11+08');
+SELECT count(*) FROM ecstats.source_claim_at('w2', 1, '2026-03-03 02:11:01+08');
+SELECT ecstats.pipeline_receive('w', 1, 1, pg_temp.answer(:'page1'), '2026-03-03 02:12+08') AS too_late;
 SELECT count(*) FROM ecstats.source_claim_at('w2', 1, '2026-03-03 03:00+08');
 SELECT state, attempts, error FROM pg_temp.fetches;
 -- on_error raise: the reason is the row's
