@@ -47,6 +47,7 @@ OBJS = \
 	src/template_jsonb.o \
 	src/hmac.o \
 	src/source.o \
+	src/source_lock.o \
 	src/source_map.o \
 	src/landing.o
 

@@ -82,4 +82,13 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 #define ecstats_table_ownercheck(table, role)	  pg_class_ownercheck((table), (role))
 #endif
 
+/* Takes a lock of the session, or once more, without waiting; local is set to what the session knows of it. */
+#if PG_VERSION_NUM >= 180000
+#define ecstats_lock_again(tag, mode, local) \
+	LockAcquireExtended((tag), (mode), true, true, true, (local), false)
+#else
+#define ecstats_lock_again(tag, mode, local) \
+	LockAcquireExtended((tag), (mode), true, true, true, (local))
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

@@ -7,8 +7,10 @@
  * The query is somebody else's code that runs in a session with more rights. So: its owner's rights
  * under a security-restricted context (no SET ROLE, no temporary tables, no prepared statements), a
  * read-only transaction (no rows, so no deferred trigger that would fire after the rights are given
- * back), settings that are taken back at the end, names resolved in pg_catalog alone, a timer of its
- * own, and no session-level advisory lock left behind.
+ * back), names resolved in pg_catalog alone, a timer of its own, and no session-level advisory lock left
+ * behind. It runs in a subtransaction that is always rolled back: what read-only transactions let
+ * through (NOTIFY, SET, SET CONSTRAINTS, before 16 large objects) is undone. Its rows are in our hands
+ * by then.
  */
 #include "postgres.h"
 
@@ -21,8 +23,6 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
-#include "storage/lwlock.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -31,6 +31,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/numeric.h"
+#include "utils/resowner.h"
 #include "utils/timeout.h"
 #include "utils/timestamp.h"
 #include "utils/varlena.h"
@@ -62,15 +63,6 @@ typedef struct SourceQuery
 	int timeout_ms;
 	Portal portal;
 } SourceQuery;
-
-/* What to put back afterwards. */
-typedef struct SourceScope
-{
-	Oid user;
-	int security;
-	int settings;
-	bool read_only;
-} SourceScope;
 
 typedef void (*SourceReader)(SourceQuery *query, void *arg);
 
@@ -128,7 +120,7 @@ timers_stop(void)
 }
 
 /*
- * set_local sets a parameter until scope_close or the error.
+ * set_local sets a parameter until the subtransaction's end.
  */
 static void
 set_local(const char *name, const char *value)
@@ -138,36 +130,25 @@ set_local(const char *name, const char *value)
 }
 
 /*
- * scope_open becomes the owner, read-only. Settings that decide how values are printed are pinned:
- * the same rows must give the same content in every session. An error anywhere inside gives user,
- * security context, settings and read-only back with its (sub)transaction.
+ * become_owner becomes the owner, read-only, until the subtransaction is rolled back. Settings that
+ * decide how values are printed are pinned: the same rows must give the same content in every session.
  */
 static void
-scope_open(SourceScope *scope, const SourceQuery *query)
+become_owner(const SourceQuery *query)
 {
-	scope->settings = NewGUCNestLevel();
+	Oid user;
+	int security;
+
 	set_local("search_path", "pg_catalog, pg_temp");
 	set_local("TimeZone", query->timezone);
 	set_local("DateStyle", "ISO, YMD");
 	set_local("IntervalStyle", "postgres");
 	set_local("extra_float_digits", "1");
 	set_local("bytea_output", "hex");
-	scope->read_only = XactReadOnly;
 	XactReadOnly = true;
-	GetUserIdAndSecContext(&scope->user, &scope->security);
-	SetUserIdAndSecContext(query->owner, scope->security | SECURITY_LOCAL_USERID_CHANGE |
-											 SECURITY_RESTRICTED_OPERATION);
-}
-
-/*
- * scope_close gives everything back.
- */
-static void
-scope_close(const SourceScope *scope)
-{
-	SetUserIdAndSecContext(scope->user, scope->security);
-	XactReadOnly = scope->read_only;
-	AtEOXact_GUC(false, scope->settings);
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(query->owner,
+						   security | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
 }
 
 /*
@@ -325,11 +306,10 @@ open_portal(SourceQuery *query, const char *text)
 static void
 run_restricted(SourceQuery *query, const char *const *time_columns, SourceReader read, void *arg)
 {
-	SourceScope scope;
 	ErrorContextCallback context;
 	char *text = query->text;
 
-	scope_open(&scope, query);
+	become_owner(query);
 	context.callback = query_context;
 	context.arg = query;
 	context.previous = error_context_stack;
@@ -346,23 +326,21 @@ run_restricted(SourceQuery *query, const char *const *time_columns, SourceReader
 	SPI_finish();
 
 	error_context_stack = context.previous;
-	scope_close(&scope);
 }
 
 /*
- * source_run is run_restricted under the query's timer. Session-level advisory locks outlive
- * transactions and errors: all that the session holds are released, whoever took them.
+ * run_undone is run_restricted in a subtransaction that is rolled back, under the query's timer.
+ * Returns NULL, or the error, in the caller's memory.
  */
-static void
-source_run(SourceQuery *query, const char *const *time_columns, SourceReader read, void *arg)
+static ErrorData *
+run_undone(SourceQuery *query, const char *const *time_columns, SourceReader read, void *arg)
 {
 	MemoryContext caller = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	ErrorData *volatile error = NULL; /* set after a longjmp */
 
-	/* The functions that call this take the role from their caller. */
-	if (!superuser())
-		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-						errmsg("only superusers may run the query of a source directly"),
-						errhint("Call ecstats_collect.")));
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(caller);
 	timers_start(query->timeout_ms);
 	PG_TRY();
 	{
@@ -373,22 +351,43 @@ source_run(SourceQuery *query, const char *const *time_columns, SourceReader rea
 	PG_CATCH();
 	{
 		timers_stop();
-		/* What raised the error may hold the very locks that the next line takes. */
-		LWLockReleaseAll();
-		LockReleaseSession(USER_LOCKMETHOD);
 		MemoryContextSwitchTo(caller);
-		if (timed_out && geterrcode() == ERRCODE_QUERY_CANCELED)
-		{
-			FlushErrorState();
-			ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
-							errmsg("query of source \"%s\" was canceled by its time-out of %d ms",
-								   query->source, query->timeout_ms),
-							errhint("Make it faster, or raise ecstats.sources.timeout.")));
-		}
-		PG_RE_THROW();
+		error = CopyErrorData();
+		FlushErrorState();
 	}
 	PG_END_TRY();
-	LockReleaseSession(USER_LOCKMETHOD);
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(caller);
+	CurrentResourceOwner = owner;
+	return error;
+}
+
+/*
+ * source_run runs the query. One that caught its cancellation and went on has failed all the same: what
+ * it returned may be a part. Session-level advisory locks outlive transactions and errors: those that
+ * the query took are released.
+ */
+static void
+source_run(SourceQuery *query, const char *const *time_columns, SourceReader read, void *arg)
+{
+	SourceLocks *locks;
+	ErrorData *error;
+
+	/* The functions that call this take the role from their caller. */
+	if (!superuser())
+		ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+						errmsg("only superusers may run the query of a source directly"),
+						errhint("Call ecstats_collect.")));
+	locks = ecstats_source_locks();
+	error = run_undone(query, time_columns, read, arg);
+	ecstats_source_unlock(locks);
+	if (timed_out && (error == NULL || error->sqlerrcode == ERRCODE_QUERY_CANCELED))
+		ereport(ERROR, (errcode(ERRCODE_QUERY_CANCELED),
+						errmsg("query of source \"%s\" was canceled by its time-out of %d ms",
+							   query->source, query->timeout_ms),
+						errhint("Make it faster, or raise ecstats.sources.timeout.")));
+	if (error != NULL)
+		ReThrowError(error);
 }
 
 /*
