@@ -55,12 +55,11 @@ CREATE OR REPLACE FUNCTION ecstats.source_queue(source text, day date, at timest
 DECLARE
 	id bigint;
 BEGIN
-	-- What has not begun yet reads what is there from now on.
-	UPDATE ecstats.source_fetches t SET created_at = at
-	 WHERE t.fetch_id = (SELECT min(f.fetch_id) FROM ecstats.source_fetches f
-						  WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0)
-	   AND t.state = 'pending' AND t.page = 1 AND t.attempts = 0
-	 RETURNING t.fetch_id INTO id;
+	-- What has not begun yet reads what is there from now on. A pusher that just claims it was there first.
+	SELECT f.fetch_id INTO id FROM ecstats.source_fetches f
+	 WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0
+	 ORDER BY f.fetch_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+	UPDATE ecstats.source_fetches f SET created_at = at WHERE f.fetch_id = id;
 	IF id IS NULL THEN
 		INSERT INTO ecstats.source_fetches (source, day, next_attempt_at, created_at) VALUES (source, day, at, at) RETURNING fetch_id INTO id;
 	END IF;
