@@ -147,7 +147,9 @@ BEGIN
 		status := 'ok';
 		hint := NULL;
 		detail := format('%s of kind %s, watermark %s', s.target, s.kind, coalesce(s.watermark::text, 'none'))
-			|| coalesce(format(', last run %s took %s rows of %s', s.last_run_at, s.last_rows, s.last_day), '');
+			|| CASE WHEN s.last_run_at IS NULL THEN ', never run'
+					WHEN s.last_error IS NOT NULL THEN format(', last run %s for %s', s.last_run_at, s.last_day)
+					ELSE format(', last run %s took %s rows of %s', s.last_run_at, s.last_rows, s.last_day) END;
 		SELECT * INTO f FROM ecstats.source_fetches t WHERE t.source = s.name AND t.state IN ('pending', 'fetching') ORDER BY t.fetch_id LIMIT 1;
 		IF FOUND THEN
 			detail := detail || format(', fetching %s, page %s', f.day, f.page) || coalesce(': ' || f.error, '');

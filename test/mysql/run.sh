@@ -22,6 +22,19 @@ if [ "$(psql -XAtq -c "SELECT count(*) FROM pg_available_extensions WHERE name =
 	exit 0
 fi
 
+# ------------------------------------------------------------------ the guide's examples, as a newcomer types them
+psql -Xq -d postgres -c "SET client_min_messages = warning" -c "DROP DATABASE IF EXISTS $database" -c "CREATE DATABASE $database TEMPLATE template0 ENCODING 'UTF8'"
+output=$(awk '/^```sql$/ { p = 1; next } /^```$/ { p = 0 } p' "$root/doc/source.md" |
+	psql -Xq -v ON_ERROR_STOP=1 -d "$database" -c "CREATE EXTENSION ecstats" -f - 2>&1)
+if [ $? -eq 0 ] && [ "$(psql -XAtq -d "$database" -c "SELECT count(*) FROM ecstats.order_lines")" = 2 ]; then
+	echo "ok - mysql: the examples of doc/source.md run as they stand"
+else
+	echo "not ok - mysql: the examples of doc/source.md run as they stand"
+	printf '%s\n' "$output" | tail -n 5 | sed 's/^/#   /'
+	failed=1
+fi
+psql -Xq -d postgres -c "DROP DATABASE $database" -c "DROP ROLE IF EXISTS collector"
+
 dir=$(mktemp -d /tmp/ecstats.XXXXXX)
 [ "$(id -u)" -ne 0 ] || chown "$(cluster_user)" "$dir"
 chmod 700 "$dir"
