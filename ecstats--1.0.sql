@@ -707,12 +707,13 @@ CREATE TABLE ecstats.sources (
 	options			jsonb NOT NULL DEFAULT '{}',
 	watermark		timestamptz,
 	created_at		timestamptz NOT NULL DEFAULT clock_timestamp(),
+	asks_since		timestamptz NOT NULL DEFAULT clock_timestamp(),
 	last_run_at		timestamptz,
 	last_day		date,
 	last_rows		bigint,
 	last_error		text,
 	CONSTRAINT sources_name_1_to_100_bytes_without_control CHECK (octet_length(name) BETWEEN 1 AND 100 AND name !~ '[[:cntrl:]]'),
-	CONSTRAINT sources_name_is_not_an_intake CHECK (name NOT IN ('track', 'order')),
+	CONSTRAINT sources_name_is_not_an_intake CHECK (name NOT IN ('track', 'order') AND left(name, 5) <> 'land:'),
 	CONSTRAINT sources_kind_is_query_or_http CHECK (kind IN ('query', 'http')),
 	CONSTRAINT sources_target_is_events_or_orders CHECK (target IN ('events', 'orders')),
 	CONSTRAINT sources_on_error_is_quarantine_or_raise CHECK (on_error IN ('quarantine', 'raise')),
@@ -739,7 +740,8 @@ COMMENT ON COLUMN ecstats.sources.headers IS 'Lines "Name: value" sent along; ma
 COMMENT ON COLUMN ecstats.sources.secret IS 'Sent as "Authorization: Bearer ...", or in the header that options.secret_header names';
 COMMENT ON COLUMN ecstats.sources.timeout IS 'Of the query, or of one request';
 COMMENT ON COLUMN ecstats.sources.on_error IS 'A row that breaks a rule: quarantine keeps it in ecstats.rejects, raise fails the run';
-COMMENT ON COLUMN ecstats.sources.options IS 'query: replace; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
+COMMENT ON COLUMN ecstats.sources.asks_since IS 'When name, kind, target or url were last written: a fetch that began before fails rather than go on elsewhere';
+COMMENT ON COLUMN ecstats.sources.options IS 'query: replace, replace_empty; http: items, fields, item_fields, next, first_page, max_pages, max_bytes, max_retries, timezone, secret_header, allow_private';
 COMMENT ON COLUMN ecstats.sources.watermark IS 'Everything before it has been taken in; a day is complete when it has passed the day''s end. NULL: nothing yet';
 COMMENT ON COLUMN ecstats.sources.last_rows IS 'Rows taken by the last run that succeeded';
 COMMENT ON COLUMN ecstats.sources.last_error IS 'Why the last fetch failed (kind http); a failed query is an error of ecstats_collect';
@@ -761,7 +763,8 @@ CREATE TABLE ecstats.source_fetches (
 	finished_at		timestamptz,
 	next_url		text,
 	next_value		text,
-	rejects			bigint[] NOT NULL DEFAULT '{}'
+	rejects			bigint[] NOT NULL DEFAULT '{}',
+	asks_since		timestamptz
 );
 CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
 CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
@@ -773,6 +776,22 @@ COMMENT ON COLUMN ecstats.source_fetches.attempts IS 'Failed attempts at this pa
 COMMENT ON COLUMN ecstats.source_fetches.next_url IS 'Where the answer said that the next page is; may hold credentials';
 COMMENT ON COLUMN ecstats.source_fetches.next_value IS 'What the answer said that {{page}} is next';
 COMMENT ON COLUMN ecstats.source_fetches.rejects IS 'Rejects that this fetch met so far';
+
+COMMENT ON COLUMN ecstats.source_fetches.asks_since IS 'The source''s asks_since when page 1 was claimed';
+
+-- What the pages of a fetch under way brought, a row a page: an order may go on on another page, so what it no longer
+-- has is known at the last page only. Not dumped: a fetch that misses its pages begins anew.
+CREATE TABLE ecstats.source_pages (
+	fetch_id	bigint NOT NULL,
+	page		integer NOT NULL,
+	order_ids	text[] NOT NULL,
+	order_times	timestamptz[] NOT NULL,
+	keys		bigint[] NOT NULL,
+	PRIMARY KEY (fetch_id, page)
+);
+COMMENT ON TABLE ecstats.source_pages IS 'Orders that the pages of a fetch under way brought; gone when it ends';
+COMMENT ON COLUMN ecstats.source_pages.order_ids IS 'Whole orders of the page, with order_times';
+COMMENT ON COLUMN ecstats.source_pages.keys IS 'A hash of (order_id, line_no, order_time) of each of its lines';
 
 -- Rejects of a source belong to the day that was asked for: its next run takes them back or confirms them.
 ALTER TABLE ecstats.rejects ADD COLUMN day date;
@@ -2057,13 +2076,14 @@ COMMENT ON FUNCTION ecstats.order_lock(jsonb) IS 'Waits until no other transacti
 
 -- ecstats.order_store: the lines of each (order_id, order_time) become those of the payload.
 -- Arguments: payload as of ecstats_order; raise_errors; whole: unlisted lines go. Result: lines changed; lines
--- taken (changed or not); bad elements as [{payload, sqlstate, reason}]; where wanted, a key of each line.
+-- taken (changed or not); bad elements as [{payload, sqlstate, reason}]; where wanted, a key of each line, and the orders.
 -- Touches ecstats.order_lines, and there only what differs: a repeat writes nothing and marks no day.
 -- The plan is made once a session and must hold for any payload and any table: what is stored is found by the
 -- key's index alone (LATERAL \u2026 OFFSET 0 and unnest() are nested loops; an instant that is compared by IS NOT
 -- DISTINCT FROM tempts no other index), and old and new meet in one sort, not in a join.
 CREATE FUNCTION ecstats.order_store(payload jsonb, raise_errors boolean, whole boolean, want_keys boolean,
-											   OUT changed bigint, OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
+											   OUT changed bigint, OUT taken bigint, OUT bad jsonb, OUT keys bigint[],
+											   OUT order_ids text[], OUT order_times timestamptz[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
 BEGIN
 	WITH parsed AS MATERIALIZED (		-- an order (a line, where not whole) that is sent twice: the last one holds
@@ -2115,19 +2135,23 @@ BEGIN
 			   (excluded.user_id, excluded.product_id, excluded.region, excluded.channel, excluded.quantity,
 				excluded.amount, excluded.status, excluded.paid_time, excluded.extra)
 		RETURNING 1
+	), orders AS (
+		SELECT DISTINCT p.order_id, p.order_time FROM parsed p WHERE want_keys AND p.sqlstate IS NULL
 	)
 	SELECT (SELECT count(*) FROM removed) + (SELECT count(*) FROM written),
 		   count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
 		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
 					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
 		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
-					FILTER (WHERE want_keys AND p.line_no IS NOT NULL), '{}')
-	  INTO changed, taken, bad, keys
+					FILTER (WHERE want_keys AND p.line_no IS NOT NULL), '{}'),
+		   (SELECT coalesce(array_agg(o.order_id ORDER BY o.order_id, o.order_time), '{}') FROM orders o),
+		   (SELECT coalesce(array_agg(o.order_time ORDER BY o.order_id, o.order_time), '{}') FROM orders o)
+	  INTO changed, taken, bad, keys, order_ids, order_times
 	  FROM parsed p;
 END
 $$;
 COMMENT ON FUNCTION ecstats.order_store(jsonb, boolean, boolean, boolean) IS
-	'Makes the lines of every order of a payload what it says, writing only what differs; lines changed and taken, bad elements, and a key of each line if wanted.';
+	'Makes the lines of every order of a payload what it says, writing only what differs; lines changed and taken, bad elements, and a key of each line and the orders if wanted.';
 
 -- ecstats_order: stores one order or an array of them.
 -- Arguments: payload, {order_id, order_time | timestamp, user_id?, region?, channel?, status?, paid_time?,
@@ -2157,36 +2181,8 @@ $$;
 COMMENT ON FUNCTION @extschema@.ecstats_order(jsonb, text) IS
 	'Stores one order or an array of them (at most 100,000): replaces the lines of (order_id, order_time) and returns the lines changed, 0 for a repeat. on_error: raise (default) or quarantine. Errors name element, item, member and value.';
 
--- sql/42_source.sql
--- Sources: who may write which, what is accepted, how far each has come.
-
--- The guard runs as the writer: current_user in a plain trigger cannot be claimed by a caller.
-CREATE FUNCTION ecstats.source_guard() RETURNS trigger
-	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
-	me oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);
-BEGIN
-	IF TG_OP <> 'INSERT' AND NOT super AND (OLD.owner <> current_user OR coalesce(OLD.owner_id, me) <> me) THEN
-		RAISE EXCEPTION 'source "%" belongs to another role', OLD.name
-			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Its owner is "%s".', OLD.owner),
-				  HINT = 'Take another name, or ask its owner or a superuser.';
-	END IF;
-	IF TG_OP = 'DELETE' THEN
-		RETURN OLD;
-	END IF;
-	IF NOT super OR NEW.owner IS NULL THEN
-		NEW.owner := current_user;
-	END IF;
-	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.query, NEW.watermark_query) IS DISTINCT FROM (OLD.owner, OLD.query, OLD.watermark_query) THEN
-		NEW.owner_id := CASE WHEN current_setting('check_function_bodies')::boolean
-							 THEN (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.owner) END;
-	END IF;
-	RETURN NEW;
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_guard() IS
-	'Trigger of ecstats.sources that runs as the writer: forces the owner, refuses another role''s source (42501).';
+-- sql/42_source_check.sql
+-- What the settings of a source may be.
 
 -- ecstats.source_wrong: raises that a setting of a source is wrong.
 CREATE FUNCTION ecstats.source_wrong(source text, what text, hint text) RETURNS void
@@ -2201,10 +2197,11 @@ COMMENT ON FUNCTION ecstats.source_wrong(text, text, text) IS 'Raises 22023: wha
 CREATE FUNCTION ecstats.source_options_check(s ecstats.sources) RETURNS void
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	known jsonb := CASE s.kind WHEN 'query' THEN '{"replace": "boolean"}'
+	known jsonb := CASE s.kind WHEN 'query' THEN '{"replace": "boolean", "replace_empty": "boolean"}'
 		ELSE '{"items": "jsonpath", "next": "jsonpath", "fields": "jsonpaths", "item_fields": "jsonpaths", "first_page": "number", "max_pages": "number",
 			   "max_bytes": "number", "max_retries": "number", "timezone": "string", "secret_header": "string", "allow_private": "boolean"}' END::jsonb;
-	most jsonb := '{"max_pages": 100000, "max_bytes": 100000000, "max_retries": 20}';
+	low jsonb := '{"first_page": 0, "max_pages": 1, "max_bytes": 1, "max_retries": 0}';
+	most jsonb := '{"first_page": 1000000000, "max_pages": 100000, "max_bytes": 100000000, "max_retries": 20}';
 	o record;
 	path text;
 BEGIN
@@ -2224,14 +2221,16 @@ BEGIN
 					PERFORM ecstats.source_wrong(s.name, format('options.%s: %L is no jsonpath', o.key, left(path, 60)), 'A path begins with $, such as $.data.orders.');
 				END;
 			END LOOP;
-		ELSIF most ? o.key AND NOT (o.value::numeric BETWEEN 0 AND (most ->> o.key)::numeric AND o.value::numeric % 1 = 0) THEN
-			PERFORM ecstats.source_wrong(s.name, format('options.%s is %s', o.key, left(o.value::text, 60)), format('It is a whole number up to %s.', most ->> o.key));
+		ELSIF most ? o.key AND NOT (o.value::numeric BETWEEN (low ->> o.key)::numeric AND (most ->> o.key)::numeric AND o.value::numeric % 1 = 0) THEN
+			PERFORM ecstats.source_wrong(s.name, format('options.%s is %s', o.key, left(o.value::text, 60)), format('It is a whole number from %s to %s.', low ->> o.key, most ->> o.key));
 		END IF;
 	END LOOP;
 	IF NOT ecstats.timezone_valid(coalesce(s.options ->> 'timezone', 'UTC')) THEN
 		PERFORM ecstats.source_wrong(s.name, format('options.timezone is %L', left(s.options ->> 'timezone', 60)), 'Use an IANA name such as Asia/Shanghai.');
 	ELSIF s.options ->> 'secret_header' !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+$' THEN
 		PERFORM ecstats.source_wrong(s.name, 'options.secret_header is no name of a header', 'Such as X-Api-Key.');
+	ELSIF s.options ? 'replace_empty' AND (s.options -> 'replace') IS DISTINCT FROM 'true' THEN
+		PERFORM ecstats.source_wrong(s.name, 'options.replace_empty without options.replace', 'It says what replace does on a day without rows.');
 	ELSIF s.kind = 'query' AND s.target = 'events' AND s.options -> 'replace' = 'true' THEN
 		PERFORM ecstats.source_wrong(s.name, 'options.replace is for orders', 'Events are append-only.');
 	END IF;
@@ -2245,16 +2244,15 @@ CREATE FUNCTION ecstats.source_check(s ecstats.sources) RETURNS void
 DECLARE
 	bad text;
 BEGIN
-	IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = s.owner) THEN
-		RAISE EXCEPTION 'role "%" of source "%" does not exist', s.owner, s.name USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE first.';
-	END IF;
 	PERFORM ecstats.source_check_query(s.query), ecstats.source_check_query(s.watermark_query);
 	IF s.kind = 'http' AND s.url IS NOT NULL THEN
 		bad := (SELECT m[1] FROM regexp_matches(s.url, '\{\{(.*?)\}\}', 'g') m WHERE m[1] NOT IN ('date', 'page', 'from', 'to') LIMIT 1);
 		IF bad IS NOT NULL THEN
 			PERFORM ecstats.source_wrong(s.name, format('the URL has {{%s}}', left(bad, 60)), 'It knows {{date}}, {{from}}, {{to}} and {{page}}.');
-		ELSIF split_part(regexp_replace(s.url, '^https?://', ''), '/', 1) ~ '\{\{' THEN
+		ELSIF substring(s.url FROM '^https?://([^/?#]*)') ~ '\{\{' THEN
 			PERFORM ecstats.source_wrong(s.name, 'the URL''s host has a placeholder', 'Put placeholders into path and query.');
+		ELSIF substring(s.url FROM '^https?://([^/?#]*)') ~ '\\' THEN
+			PERFORM ecstats.source_wrong(s.name, 'the URL''s host has a backslash', 'Write https://host/path.');
 		END IF;
 	END IF;
 	bad := (SELECT h FROM unnest(s.headers) h WHERE (h !~ '^[A-Za-z0-9!#$%&''*+.^_`|~-]+: [^[:cntrl:]]*$') IS NOT FALSE OR octet_length(h) > 8000 LIMIT 1);
@@ -2265,13 +2263,91 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.source_check(ecstats.sources) IS
-	'Raises when a source''s owner (42704), query (42601, 22023), URL, headers or options (22023) are wrong.';
+	'Raises when a source''s query (42601, 22023), URL, headers or options (22023) are wrong.';
+
+-- ecstats.source_problem: why nothing may be fetched for a source: one that was not written through its checks, as by a
+-- restore, fails alone and does not stop the others. Result: NULL when all is well.
+CREATE FUNCTION ecstats.source_problem(s ecstats.sources) RETURNS text
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	what text;
+	more text;
+BEGIN
+	IF s.kind <> 'http' THEN
+		RETURN format('the source is of kind %s', s.kind);
+	ELSIF s.url ~ '[[:cntrl:]]' OR s.secret ~ '[[:cntrl:]]' THEN
+		RETURN 'url or secret has a control character';
+	END IF;
+	PERFORM ecstats.source_check(s);
+	RETURN NULL;
+EXCEPTION WHEN data_exception OR syntax_error OR program_limit_exceeded THEN
+	GET STACKED DIAGNOSTICS what = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
+	RETURN concat_ws(': ', what, nullif(more, ''));
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_problem(ecstats.sources) IS 'What is wrong with the settings of an HTTP source, as source_check says it; NULL when nothing is.';
+
+-- ecstats.source_number: an option that is a number, or what holds without it.
+CREATE FUNCTION ecstats.source_number(options jsonb, name text, otherwise integer) RETURNS integer
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN jsonb_typeof(options -> name) = 'number' AND abs((options ->> name)::numeric) < 2e9
+				THEN trunc((options ->> name)::numeric)::integer ELSE otherwise END $$;
+COMMENT ON FUNCTION ecstats.source_number(jsonb, text, integer) IS 'A numeric option of a source, otherwise where it is missing or no number. Never raises.';
+-- sql/42_source.sql
+-- Sources: who may write which, what is accepted, how far each has come.
+
+-- The guard runs as the writer: current_user in a plain trigger cannot be claimed by a caller.
+CREATE FUNCTION ecstats.source_guard() RETURNS trigger
+	LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	super boolean := (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user);
+	me oid := (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user);
+	-- Anybody may set the switch that dumps set: only a session that began as superuser is believed.
+	restoring boolean := (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user));
+	private boolean := NEW.options -> 'allow_private' = 'true';		-- NULL of a deleted row
+BEGIN
+	IF TG_OP <> 'INSERT' AND NOT super AND (OLD.owner <> current_user OR coalesce(OLD.owner_id, me) <> me) THEN
+		RAISE EXCEPTION 'source "%" belongs to another role', OLD.name
+			USING ERRCODE = 'insufficient_privilege', DETAIL = format('Its owner is "%s".', OLD.owner),
+				  HINT = 'Take another name, or ask its owner or a superuser.';
+	END IF;
+	IF TG_OP = 'DELETE' THEN
+		RETURN OLD;
+	END IF;
+	IF NOT super OR NEW.owner IS NULL THEN
+		NEW.owner := current_user;
+	END IF;
+	IF TG_OP = 'INSERT' OR (NEW.owner, NEW.query, NEW.watermark_query) IS DISTINCT FROM (OLD.owner, OLD.query, OLD.watermark_query) THEN
+		NEW.owner_id := CASE WHEN NOT restoring THEN (SELECT r.oid FROM pg_roles r WHERE r.rolname = NEW.owner) END;
+	ELSIF NOT super THEN
+		NEW.owner_id := OLD.owner_id;
+	END IF;
+	IF NOT restoring AND (TG_OP = 'INSERT' OR (NEW.name, NEW.kind, NEW.target, NEW.url) IS DISTINCT FROM (OLD.name, OLD.kind, OLD.target, OLD.url)) THEN
+		NEW.asks_since := clock_timestamp();
+	END IF;
+	-- What may ask the machine's own network is not chosen by whoever may write sources.
+	IF private AND NOT super AND NOT restoring
+	   AND (TG_OP = 'INSERT' OR (NEW.kind, NEW.url, NEW.headers, NEW.options -> 'allow_private', NEW.options -> 'secret_header')
+			IS DISTINCT FROM (OLD.kind, OLD.url, OLD.headers, OLD.options -> 'allow_private', OLD.options -> 'secret_header'))
+	   AND NOT pg_has_role(current_user, (SELECT e.extowner FROM pg_extension e WHERE e.extname = 'ecstats'), 'MEMBER') THEN
+		RAISE EXCEPTION 'source "%" may not be made to ask private addresses', NEW.name
+			USING ERRCODE = 'insufficient_privilege', DETAIL = 'Its options have allow_private.',
+				  HINT = 'Leave allow_private out, or ask a superuser or the extension''s owner to write url, headers and allow_private.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_guard() IS
+	'Trigger of ecstats.sources that runs as the writer: forces the owner; refuses another role''s source, and private addresses but of the extension''s owner (42501).';
 
 -- Runs as the extension's owner: a writer of sources need not be able to call the checks.
 CREATE FUNCTION ecstats.source_settle() RETURNS trigger
 	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	IF current_setting('check_function_bodies')::boolean THEN		-- not a restore
+	IF NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
+		IF NOT EXISTS (SELECT FROM pg_roles r WHERE r.rolname = NEW.owner) THEN
+			RAISE EXCEPTION 'role "%" of source "%" does not exist', NEW.owner, NEW.name USING ERRCODE = 'undefined_object', HINT = 'CREATE ROLE first.';
+		END IF;
 		PERFORM ecstats.source_check(NEW);
 	END IF;
 	RETURN NULL;
@@ -2317,6 +2393,14 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.source_role(ecstats.sources) IS 'The role that a source''s query runs as; 42704 when it is gone, or another role has its name by now.';
 
+-- ecstats.source_pin: writes down who the owner is, where a restore left that open: a role made later under the
+-- same name is another one. 0 where a source that needs no role has an owner that is not there.
+CREATE FUNCTION ecstats.source_pin(s ecstats.sources) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.sources t SET owner_id = coalesce((SELECT r.oid FROM pg_roles r WHERE r.rolname = t.owner), 0)
+	 WHERE t.name = s.name AND t.owner_id IS NULL $$;
+COMMENT ON FUNCTION ecstats.source_pin(ecstats.sources) IS 'Pins the owner of a source that was restored to the role that has its name now; at its first run.';
+
 -- ecstats.source_watermark: how far a source has come after a run for a day that read what was there at an instant.
 -- A run over a gap does not move it: the days between were not taken.
 CREATE FUNCTION ecstats.source_watermark(s ecstats.sources, day date, at timestamptz) RETURNS timestamptz
@@ -2358,7 +2442,9 @@ BEGIN
 		status := 'ok';
 		hint := NULL;
 		detail := format('%s of kind %s, watermark %s', s.target, s.kind, coalesce(s.watermark::text, 'none'))
-			|| coalesce(format(', last run %s took %s rows of %s', s.last_run_at, s.last_rows, s.last_day), '');
+			|| CASE WHEN s.last_run_at IS NULL THEN ', never run'
+					WHEN s.last_error IS NOT NULL THEN format(', last run %s for %s', s.last_run_at, s.last_day)
+					ELSE format(', last run %s took %s rows of %s', s.last_run_at, s.last_rows, s.last_day) END;
 		SELECT * INTO f FROM ecstats.source_fetches t WHERE t.source = s.name AND t.state IN ('pending', 'fetching') ORDER BY t.fetch_id LIMIT 1;
 		IF FOUND THEN
 			detail := detail || format(', fetching %s, page %s', f.day, f.page) || coalesce(': ' || f.error, '');
@@ -2395,8 +2481,8 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.source_prune(timestamptz, integer) IS 'Drops at most max_rows fetches that finished before an instant; how many.';
--- sql/42_source_http.sql
--- Fetches of HTTP sources: requests, leases, what an answer means. The pusher carries, nothing more.
+-- sql/42_source_mask.sql
+-- What of an answer may be shown: excerpts without the credentials of the source.
 
 -- ecstats.source_percent: text as it stands in a URL.
 CREATE FUNCTION ecstats.source_percent(value text) RETURNS text
@@ -2407,11 +2493,73 @@ CREATE FUNCTION ecstats.source_percent(value text) RETURNS text
 	  FROM regexp_split_to_table(value, '') WITH ORDINALITY AS t(c, n) $$;
 COMMENT ON FUNCTION ecstats.source_percent(text) IS 'Percent-encodes everything but unreserved characters.';
 
+-- ecstats.source_unpercent: what a percent-encoded text says; NULL where it is no text.
+CREATE FUNCTION ecstats.source_unpercent(value text) RETURNS text
+	LANGUAGE plpgsql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	RETURN (SELECT convert_from(decode(string_agg(CASE WHEN m[1] ~ '^%..$' THEN substr(m[1], 2) ELSE encode(convert_to(m[1], 'UTF8'), 'hex') END, '' ORDER BY n), 'hex'), 'UTF8')
+			  FROM regexp_matches(value, '%[0-9A-Fa-f]{2}|.', 'g') WITH ORDINALITY AS t(m, n));
+EXCEPTION WHEN data_exception THEN
+	RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_unpercent(text) IS 'A percent-encoded text decoded; NULL where that is no text.';
+
+-- ecstats.source_secrets: what must not be shown of a source, in the forms in which an answer or an error may repeat it:
+-- as it is, percent-encoded either way, in base64, inside a JSON string. The longest first.
+CREATE FUNCTION ecstats.source_secrets(s ecstats.sources) RETURNS SETOF text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH written(w) AS (
+		SELECT s.secret
+		UNION ALL SELECT regexp_replace(h, '^[^:]*:\s*((Bearer|Basic|Token)\s+)?', '', 'i') FROM unnest(s.headers) h
+		UNION ALL SELECT u FROM substring(s.url FROM '^\w+://([^/?#]+)@') u
+		UNION ALL SELECT substring(u FROM ':(.*)$') FROM substring(s.url FROM '^\w+://([^/?#]+)@') u
+		UNION ALL SELECT substring(q FROM '=(.*)$') FROM regexp_split_to_table(substring(s.url FROM '\?([^#]*)'), '&') q WHERE q !~ '\{\{'
+	), words AS (
+		SELECT w FROM written UNION SELECT ecstats.source_unpercent(w) FROM written WHERE w ~ '%'
+	)
+	SELECT v FROM (
+		SELECT DISTINCT f.v FROM words CROSS JOIN LATERAL (SELECT ecstats.source_percent(w) AS p, translate(encode(convert_to(w, 'UTF8'), 'base64'), E'\n', '') AS b,
+																   to_json(w)::text AS j) e
+		 CROSS JOIN LATERAL (VALUES (w), (e.p), (replace(e.p, '%20', '+')),
+			((SELECT string_agg(CASE WHEN m[1] ~ '^%..$' THEN lower(m[1]) ELSE m[1] END, '' ORDER BY n) FROM regexp_matches(e.p, '%..|.', 'g') WITH ORDINALITY AS t(m, n))),
+			(e.b), (rtrim(e.b, '=')), (translate(e.b, '+/=', '-_')), (substring(e.j FROM 2 FOR length(e.j) - 2)),
+			(replace(substring(e.j FROM 2 FOR length(e.j) - 2), '/', '\/'))) f(v)
+		 WHERE length(w) >= 4) a
+	 WHERE length(v) >= 4 ORDER BY length(v) DESC, v $$;
+COMMENT ON FUNCTION ecstats.source_secrets(ecstats.sources) IS
+	'The secret, header values and keys in the URL of a source, of 4 characters and more, in the forms in which they may be repeated; the longest first.';
+
+-- ecstats.source_excerpt: the beginning of a text that came from outside, without credentials. What a cut may have
+-- left of a credential goes with it: first masked, then cut.
+CREATE FUNCTION ecstats.source_excerpt(content text, s ecstats.sources, most integer) RETURNS text
+	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	words text[] := ARRAY(SELECT ecstats.source_secrets(s));
+	longest integer := coalesce(length(words[1]), 0);		-- nothing longer is left of one at the end of part
+	part text := left(content, most + 4 * longest + 1000);
+	word text;
+BEGIN
+	FOREACH word IN ARRAY words LOOP
+		part := replace(part, word, '***');
+	END LOOP;
+	IF length(content) > most + 4 * longest + 1000 THEN
+		part := left(part, greatest(length(part) - longest, 0));
+	END IF;
+	part := regexp_replace(part, '(\m(?:sign|sig|key|api_?key|token|access_token|secret|password)=)[^&\s"''<>]+', '\1***', 'gi');
+	RETURN left(part, most);
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_excerpt(text, ecstats.sources, integer) IS
+	'At most so many characters of content, with the source''s secret, header values and keys in its URL replaced by ***.';
+-- sql/42_source_http.sql
+-- Fetches of HTTP sources: requests, leases, what an answer means. The pusher carries, nothing more.
+
 -- ecstats.source_url: the URL of a fetch's next page.
 CREATE FUNCTION ecstats.source_url(s ecstats.sources, f ecstats.source_fetches) RETURNS text
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	page text := coalesce(f.next_value, (coalesce((s.options ->> 'first_page')::numeric, 1) + f.page - 1)::text);
+	page text := coalesce(f.next_value, (ecstats.source_number(s.options, 'first_page', 1) + f.page - 1)::text);
 	iso text := 'YYYY-MM-DD"T"HH24:MI:SS"Z"';
 	url text := s.url;
 BEGIN
@@ -2426,24 +2574,6 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.source_url(ecstats.sources, ecstats.source_fetches) IS 'The URL of the next page of a fetch, placeholders filled in and percent-encoded.';
 
--- ecstats.source_mask: text without the credentials of a source.
-CREATE FUNCTION ecstats.source_mask(content text, s ecstats.sources) RETURNS text
-	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	word text;
-BEGIN
-	FOR word IN SELECT w FROM (SELECT s.secret AS w
-			UNION ALL SELECT regexp_replace(h, '^[^:]*:\s*((Bearer|Basic|Token)\s+)?', '', 'i') FROM unnest(s.headers) h
-			UNION ALL SELECT substring(s.url FROM '^\w+://([^/@]+)@')
-			UNION ALL SELECT substring(q FROM '=(.*)$') FROM regexp_split_to_table(substring(s.url FROM '\?(.*)$'), '&') q WHERE q !~ '\{\{') c
-		WHERE length(w) >= 4 ORDER BY length(w) DESC, w LOOP
-		content := replace(content, word, '***');
-	END LOOP;
-	RETURN regexp_replace(content, '(\m(?:sign|sig|key|api_?key|token|access_token|secret|password)=)[^&\s"''<>]+', '\1***', 'gi');
-END
-$$;
-COMMENT ON FUNCTION ecstats.source_mask(text, ecstats.sources) IS 'content with the source''s secret, header values and keys in its URL replaced by ***.';
-
 -- ecstats.source_move: the only writer of a fetch's state.
 CREATE FUNCTION ecstats.source_move(f ecstats.source_fetches, to_state text, at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -2451,13 +2581,16 @@ BEGIN
 	UPDATE ecstats.source_fetches t
 	   SET state = to_state, page = f.page, pages = f.pages, rows = f.rows, attempts = f.attempts, next_attempt_at = f.next_attempt_at,
 		   error = f.error, next_url = f.next_url, next_value = f.next_value, rejects = f.rejects,
-		   lease_until = CASE to_state WHEN 'fetching' THEN f.lease_until END,
+		   asks_since = f.asks_since, lease_until = CASE to_state WHEN 'fetching' THEN f.lease_until END,
 		   worker = CASE to_state WHEN 'fetching' THEN f.worker ELSE t.worker END,
 		   finished_at = CASE WHEN to_state IN ('done', 'failed') THEN at END
 	 WHERE t.fetch_id = f.fetch_id AND t.state = f.state
 	   AND (t.state, to_state) IN (('pending', 'fetching'), ('pending', 'failed'), ('fetching', 'pending'), ('fetching', 'done'), ('fetching', 'failed'));
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'fetch % cannot go from % to %', f.fetch_id, f.state, to_state USING ERRCODE = 'object_not_in_prerequisite_state';
+	END IF;
+	IF to_state IN ('done', 'failed') THEN
+		DELETE FROM ecstats.source_pages p WHERE p.fetch_id = f.fetch_id;
 	END IF;
 	IF to_state = 'failed' THEN
 		UPDATE ecstats.sources s SET last_error = left(f.error, 1000), last_day = f.day, last_run_at = at WHERE s.name = f.source;
@@ -2474,9 +2607,13 @@ COMMENT ON FUNCTION ecstats.source_move(ecstats.source_fetches, text, timestampt
 CREATE FUNCTION ecstats.source_queue(source text, day date, at timestamptz) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	id bigint := (SELECT min(f.fetch_id) FROM ecstats.source_fetches f
-				   WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0);
+	id bigint;
 BEGIN
+	-- What has not begun yet reads what is there from now on. A pusher that just claims it was there first.
+	SELECT f.fetch_id INTO id FROM ecstats.source_fetches f
+	 WHERE f.source = source_queue.source AND f.day = source_queue.day AND f.state = 'pending' AND f.page = 1 AND f.attempts = 0
+	 ORDER BY f.fetch_id LIMIT 1 FOR UPDATE SKIP LOCKED;
+	UPDATE ecstats.source_fetches f SET created_at = at WHERE f.fetch_id = id;
 	IF id IS NULL THEN
 		INSERT INTO ecstats.source_fetches (source, day, next_attempt_at, created_at) VALUES (source, day, at, at) RETURNING fetch_id INTO id;
 	END IF;
@@ -2505,6 +2642,36 @@ $$;
 COMMENT ON FUNCTION ecstats.source_back(ecstats.source_fetches, integer, text, interval, timestamptz) IS
 	'After a failed attempt: pending again, after wait or 1, 2, 4 ... minutes (retry), or failed after the last.';
 
+-- ecstats.source_obstacle: why the next page of a fetch may not be asked for; NULL: it may. It is where the URL of
+-- page 1 led: with the secret of another URL nobody goes there.
+CREATE FUNCTION ecstats.source_obstacle(f ecstats.source_fetches, s ecstats.sources) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN s.name IS NULL THEN 'the source was deleted'
+				WHEN f.page > 1 AND f.asks_since IS DISTINCT FROM s.asks_since THEN 'the source was changed while it was fetched'
+				ELSE ecstats.source_problem(s) END $$;
+COMMENT ON FUNCTION ecstats.source_obstacle(ecstats.source_fetches, ecstats.sources) IS
+	'Why the next page of a fetch may not be asked for: the source is gone, another one by now, or wrong; NULL: it may.';
+
+-- ecstats.source_resume: a fetch as its next page is claimed. Without what its pages brought (a dump does not take that
+-- along) it begins anew, which changes nothing.
+CREATE FUNCTION ecstats.source_resume(f ecstats.source_fetches, s ecstats.sources) RETURNS ecstats.source_fetches
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF s.target = 'orders' AND (SELECT count(*) FROM ecstats.source_pages p WHERE p.fetch_id = f.fetch_id) < f.pages THEN
+		f.page := 1;
+		f.pages := 0;
+		f.rows := 0;
+		f.rejects := '{}';
+		f.next_url := NULL;
+		f.next_value := NULL;
+	END IF;
+	f.asks_since := s.asks_since;
+	RETURN f;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_resume(ecstats.source_fetches, ecstats.sources) IS
+	'A fetch as its next page is claimed: from page 1 again where what its pages brought is not there.';
+
 -- ecstats.source_claim_at: leases pages that are due. One fetch of a source at a time, in their order.
 CREATE FUNCTION ecstats.source_claim_at(worker text, max_rows integer, at timestamptz)
 	RETURNS TABLE (fetch_id bigint, page integer, method text, url text, headers text[], timeout_ms integer, allow_private boolean, max_bytes bigint)
@@ -2512,13 +2679,14 @@ CREATE FUNCTION ecstats.source_claim_at(worker text, max_rows integer, at timest
 DECLARE
 	f ecstats.source_fetches;
 	s ecstats.sources;
+	wrong text;
 	first bigint;
 BEGIN
 	IF worker IS NULL OR worker = '' OR length(worker) > 200 THEN
 		RAISE EXCEPTION 'worker must be a name of 1 to 200 characters' USING ERRCODE = 'invalid_parameter_value';
 	END IF;
 	FOR f IN SELECT * FROM ecstats.source_fetches t WHERE t.state = 'fetching' AND t.lease_until <= at ORDER BY t.fetch_id FOR UPDATE SKIP LOCKED LOOP
-		PERFORM ecstats.source_back(f, coalesce((SELECT (r.options ->> 'max_retries')::integer FROM ecstats.sources r WHERE r.name = f.source), 3),
+		PERFORM ecstats.source_back(f, ecstats.source_number((SELECT r.options FROM ecstats.sources r WHERE r.name = f.source), 'max_retries', 3),
 									format('page %s: no answer before the lease ran out', f.page), interval '1 second', at);
 	END LOOP;
 	FOR first IN SELECT min(t.fetch_id) FROM ecstats.source_fetches t WHERE t.state IN ('pending', 'fetching') GROUP BY t.source ORDER BY 1 LOOP
@@ -2527,14 +2695,17 @@ BEGIN
 		 WHERE t.fetch_id = first AND t.state = 'pending' AND t.next_attempt_at <= at FOR UPDATE SKIP LOCKED;
 		CONTINUE WHEN NOT FOUND;
 		SELECT * INTO s FROM ecstats.sources r WHERE r.name = f.source;
-		IF NOT FOUND THEN
-			f.error := 'the source was deleted';
+		CONTINUE WHEN FOUND AND NOT s.enabled;
+		wrong := ecstats.source_obstacle(f, s);
+		IF wrong IS NOT NULL THEN
+			f.error := wrong;
 			PERFORM ecstats.source_move(f, 'failed', at);
 			CONTINUE;
 		END IF;
-		CONTINUE WHEN NOT s.enabled;
+		PERFORM ecstats.source_pin(s);
+		f := ecstats.source_resume(f, s);
 		f.worker := worker;
-		f.lease_until := at + s.timeout + interval '30 seconds';
+		f.lease_until := at + s.timeout + interval '10 minutes';
 		PERFORM ecstats.source_move(f, 'fetching', at);
 		max_rows := max_rows - 1;
 
@@ -2550,7 +2721,7 @@ BEGIN
 		END IF;
 		timeout_ms := extract(epoch FROM s.timeout) * 1000;
 		allow_private := coalesce((s.options ->> 'allow_private')::boolean, false);
-		max_bytes := coalesce((s.options ->> 'max_bytes')::bigint, 10000000);
+		max_bytes := ecstats.source_number(s.options, 'max_bytes', 10000000);
 		RETURN NEXT;
 	END LOOP;
 END
@@ -5893,22 +6064,6 @@ CREATE FUNCTION ecstats.pipeline_unreject(the_source text, the_day date, met big
 	 WHERE r.source = the_source AND r.day = the_day AND NOT EXISTS (SELECT FROM unnest(met) m(id) WHERE m.id = r.id) $$;
 COMMENT ON FUNCTION ecstats.pipeline_unreject(text, date, bigint[]) IS 'Drops the rejects of a source''s day that its latest run did not meet.';
 
--- ecstats.pipeline_take_orders: stores orders of a source.
--- Arguments: payload as of ecstats_order; raise_errors; whole: each element is a whole order, whose unlisted lines
--- go. Result: lines taken (stored before or not); bad elements; a key of each line.
-CREATE FUNCTION ecstats.pipeline_take_orders(payload jsonb, raise_errors boolean, whole boolean,
-														OUT taken bigint, OUT bad jsonb, OUT keys bigint[])
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-	IF whole THEN
-		PERFORM ecstats.order_lock(payload);
-	END IF;
-	SELECT s.taken, s.bad, s.keys INTO taken, bad, keys FROM ecstats.order_store(payload, raise_errors, whole, true) s;
-END
-$$;
-COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean, boolean) IS
-	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two). whole: unlisted lines of an order go.';
-
 -- ecstats.pipeline_take_events: stores events of a source. Result: events taken (stored before or not); bad elements.
 CREATE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_errors boolean, at timestamptz, OUT taken bigint, OUT bad jsonb)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -5950,6 +6105,101 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_take_events(jsonb, boolean, timestamptz) IS
 	'Stores events of a source: how many were taken (stored before or not), and the bad elements, those whose key is stored with other content among them.';
 
+-- ecstats.pipeline_collect_query: takes a day of a source of kind query, whose row is locked. Result: rows taken.
+CREATE FUNCTION ecstats.pipeline_collect_query(s ecstats.sources, the_day date, at timestamptz) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	role oid := ecstats.source_role(s);
+	from_time timestamptz := ecstats.day_start(the_day);
+	to_time timestamptz := ecstats.day_start(the_day + 1);
+	zone text := (SELECT c.timezone FROM ecstats.config c);
+	timeout_ms integer := greatest(extract(epoch FROM s.timeout) * 1000, 1);
+	mark timestamptz := ecstats.source_watermark(s, the_day, at);
+	said timestamptz;
+	taken bigint := 0;
+	met bigint[] := '{}';
+	keys bigint[] := '{}';
+	part record;
+	b jsonb;
+BEGIN
+	PERFORM ecstats.source_pin(s);
+	-- First how far the source is, then its rows: what commits in between is not claimed to be here.
+	-- No farther than has been taken, whatever the source says of days that nobody asked for.
+	IF s.watermark_query IS NOT NULL THEN
+		said := ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms);
+		mark := CASE WHEN said IS NULL THEN s.watermark ELSE least(said, mark) END;
+	END IF;
+	FOR b IN SELECT r.batch FROM ecstats.source_rows(s.target, s.name, role, s.query, from_time, to_time, zone, timeout_ms) r LOOP
+		IF s.target = 'orders' THEN
+			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise');
+			keys := keys || part.keys;
+		ELSE
+			SELECT * INTO part FROM ecstats.pipeline_take_events(b, s.on_error = 'raise', at);
+		END IF;
+		taken := taken + part.taken;
+		IF part.bad <> '[]' THEN
+			met := met || ecstats.pipeline_reject(s.name, the_day, part.bad);
+		END IF;
+	END LOOP;
+	PERFORM ecstats.pipeline_keys_once(s.name, keys);
+	-- A row that could not be read may be a line that is stored: then nothing goes.
+	IF s.options -> 'replace' = 'true' AND met = '{}' THEN
+		PERFORM ecstats.pipeline_replace(s, the_day, keys);
+	END IF;
+	PERFORM ecstats.pipeline_unreject(s.name, the_day, met);
+	PERFORM ecstats.source_ran(s.name, the_day, taken, mark, at);
+	RETURN taken;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timestamptz) IS
+	'Runs the query of a source for a day and takes its rows in: how many. The source''s row is locked.';
+
+-- ecstats_collect: takes a business day of a source again, as a whole.
+-- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
+-- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
+-- such day, 57014 time-out, P0002 nothing came where options.replace would empty the day; what the query raises; with on_error 'raise' what is wrong with a row.
+-- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
+CREATE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	s ecstats.sources := ecstats.source_lock(source);
+	at timestamptz := clock_timestamp();
+BEGIN
+	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' OR ecstats.day_start(day) > at THEN
+		RAISE EXCEPTION 'no such business day, or it has not begun'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
+	END IF;
+	IF s.kind = 'http' THEN
+		PERFORM ecstats.source_pin(s);
+		RETURN ecstats.source_queue(source, day, at);
+	END IF;
+	RETURN ecstats.pipeline_collect_query(s, day, at);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_collect(text, date) IS
+	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 42704, 55000, 22023, 57014.';
+-- sql/55_pipeline_order.sql
+-- Order lines of sources: stored, told apart, and taken away again.
+
+-- ecstats.pipeline_take_orders: stores orders of a source, line by line; none goes.
+-- Arguments: payload, an array as of ecstats_order; raise_errors. Result: lines taken (stored before or not); bad
+-- elements; a key of each line; the orders, with their times.
+CREATE FUNCTION ecstats.pipeline_take_orders(payload jsonb, raise_errors boolean, OUT taken bigint, OUT bad jsonb, OUT keys bigint[],
+														OUT order_ids text[], OUT order_times timestamptz[])
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	SELECT t.taken, t.bad, t.keys, t.order_ids, t.order_times INTO taken, bad, keys, order_ids, order_times
+	  FROM ecstats.order_store(payload, raise_errors, false, true) t;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean) IS
+	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two), the orders.';
+
+-- ecstats.pipeline_line_key: a hash of a line's key, to remember which lines a run has met.
+CREATE FUNCTION ecstats.pipeline_line_key(order_id text, line_no integer, order_time timestamptz) RETURNS bigint
+	LANGUAGE sql IMMUTABLE AS $$ SELECT pg_catalog.hash_record_extended(ROW(order_id, line_no, order_time), 0) $$;
+COMMENT ON FUNCTION ecstats.pipeline_line_key(text, integer, timestamptz) IS 'A 64-bit hash of the key of an order line.';
+
 -- ecstats.pipeline_keys_once: a source that gives one line twice contradicts itself: which one would hold?
 CREATE FUNCTION ecstats.pipeline_keys_once(the_source text, keys bigint[]) RETURNS void
 	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -5965,84 +6215,90 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_keys_once(text, bigint[]) IS '23505 where a run of a source met a line''s key twice.';
 
--- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
-CREATE FUNCTION ecstats.pipeline_replace(the_day date, keys bigint[]) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	DELETE FROM ecstats.order_lines l
-	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
-	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = hash_record_extended(ROW(l.order_id, l.line_no, l.order_time), 0)) $$;
-COMMENT ON FUNCTION ecstats.pipeline_replace(date, bigint[]) IS 'Drops the order lines of a business day whose key is not among keys.';
+-- ecstats.pipeline_orders_once: an order on several pages, or twice on one, is one order, if its lines can be told apart:
+-- items that have a line_no add up. Without one they are numbered by position, so that an order must be the same
+-- whenever it is met: the rest of an order would take the place of its beginning.
+-- Arguments: payload, an array of orders; the_fetch, whose earlier pages count. Error: 23505.
+CREATE FUNCTION ecstats.pipeline_orders_once(the_source text, payload jsonb, the_fetch bigint) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	bad record;
+BEGIN
+	WITH page AS MATERIALIZED (
+		SELECT p.order_id, p.order_time, p.ord, p.line_no, p.product_id, p.quantity, p.amount
+		  FROM ecstats.order_parse(payload, false) p WHERE p.sqlstate IS NULL
+	), parts AS (
+		SELECT p.*, NOT jsonb_path_exists(payload -> (p.ord - 1), '$.items[*] ? (!exists(@.line_no) || @.line_no == null)') AS numbered FROM page p
+		UNION ALL
+		SELECT l.order_id, l.order_time, 0, l.line_no, l.product_id, l.quantity, l.amount, NULL
+		  FROM ecstats.order_lines l JOIN (SELECT DISTINCT p.order_id, p.order_time FROM page p) o ON o.order_id = l.order_id AND o.order_time = l.order_time
+		 WHERE ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time) IN (SELECT unnest(p.keys) FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch)
+	), elements AS (
+		SELECT p.order_id, p.order_time, bool_and(p.numbered) AS numbered,
+			   array_agg(ROW(p.line_no, p.product_id, p.quantity, trim_scale(p.amount)) ORDER BY p.line_no)::text AS content
+		  FROM parts p GROUP BY p.order_id, p.order_time, p.ord
+	)
+	SELECT e.order_id, e.order_time, bool_and(e.numbered) AS numbered INTO bad
+	  FROM elements e GROUP BY e.order_id, e.order_time
+	HAVING CASE WHEN bool_and(e.numbered)
+				THEN EXISTS (SELECT FROM parts p WHERE p.order_id = e.order_id AND p.order_time = e.order_time
+							  GROUP BY p.line_no HAVING count(DISTINCT p.product_id) > 1)
+				ELSE count(DISTINCT e.content) > 1 END
+	 ORDER BY e.order_id, e.order_time LIMIT 1;
+	IF FOUND THEN
+		RAISE EXCEPTION 'source "%" gives an order twice, with different lines', the_source
+			USING ERRCODE = 'unique_violation', DETAIL = format('order_id %s, order_time %s UTC. %s', left(bad.order_id, 128), bad.order_time AT TIME ZONE 'UTC',
+								  CASE WHEN bad.numbered THEN 'One line_no has two products.' ELSE 'Items without a line_no of their own cannot go on in another element.' END),
+				  HINT = 'Map a number of each item, unique in its order, to line_no (options.item_fields, fields).';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_orders_once(text, jsonb, bigint) IS
+	'23505 where orders of a page contradict each other, or what earlier pages of the fetch brought of them.';
 
--- ecstats.pipeline_collect_query: takes a day of a source of kind query, whose row is locked. Result: rows taken.
-CREATE FUNCTION ecstats.pipeline_collect_query(s ecstats.sources, the_day date, at timestamptz) RETURNS bigint
+-- ecstats.pipeline_orders_end: a fetch has seen all its pages: lines that its whole orders do not have any more go.
+CREATE FUNCTION ecstats.pipeline_orders_end(the_fetch bigint) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH orders AS (
+		SELECT DISTINCT o.order_id, o.order_time
+		  FROM ecstats.source_pages p, unnest(p.order_ids, p.order_times) o(order_id, order_time) WHERE p.fetch_id = the_fetch
+	)
+	DELETE FROM ecstats.order_lines l
+	 USING orders o
+	 WHERE l.order_id = o.order_id AND l.order_time = o.order_time
+	   AND NOT EXISTS (SELECT FROM (SELECT unnest(p.keys) AS key FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch) k
+						WHERE k.key = ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time)) $$;
+COMMENT ON FUNCTION ecstats.pipeline_orders_end(bigint) IS 'Drops stored lines of the whole orders of a fetch that none of its pages had.';
+
+-- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
+-- Errors: 55000 where something else writes orders too; P0002 where nothing came, and the day is not empty.
+CREATE FUNCTION ecstats.pipeline_replace(s ecstats.sources, the_day date, keys bigint[]) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	role oid := ecstats.source_role(s);
-	from_time timestamptz := ecstats.day_start(the_day);
-	to_time timestamptz := ecstats.day_start(the_day + 1);
-	zone text := (SELECT c.timezone FROM ecstats.config c);
-	timeout_ms integer := greatest(extract(epoch FROM s.timeout) * 1000, 1);
-	mark timestamptz := ecstats.source_watermark(s, the_day, at);
-	taken bigint := 0;
-	met bigint[] := '{}';
-	keys bigint[] := '{}';
-	part record;
-	b jsonb;
+	others text := (SELECT string_agg(o.who, ', ' ORDER BY o.who)
+					  FROM (SELECT 'source ' || r.name AS who FROM ecstats.sources r WHERE r.name <> s.name AND r.enabled AND r.target = 'orders'
+							UNION ALL SELECT DISTINCT 'landing table ' || t.tgrelid::regclass FROM pg_trigger t
+							 WHERE t.tgfoid = to_regprocedure('ecstats.pipeline_land_order()')) o);
 BEGIN
-	-- First how far the source is, then its rows: what commits in between is not claimed to be here.
-	IF s.watermark_query IS NOT NULL THEN
-		mark := coalesce(ecstats.source_instant(s.name, role, s.watermark_query, from_time, to_time, zone, timeout_ms), s.watermark);
+	IF others IS NOT NULL THEN
+		RAISE EXCEPTION 'source "%" is not the only one that brings orders', s.name
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('So do: %s. options.replace would drop their lines.', left(others, 300)),
+				  HINT = 'Take replace out of its options, or disable the others.';
+	ELSIF keys = '{}' AND (s.options -> 'replace_empty') IS DISTINCT FROM 'true'
+		  AND EXISTS (SELECT FROM ecstats.order_lines l WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)) THEN
+		RAISE EXCEPTION 'source "%" returns nothing for a day that has order lines', s.name
+			USING ERRCODE = 'no_data_found', DETAIL = format('Day: %s. options.replace would drop them all.', the_day),
+				  HINT = 'Look at the source. If the day is empty there, set options.replace_empty and collect it again.';
 	END IF;
-	FOR b IN SELECT r.batch FROM ecstats.source_rows(s.target, s.name, role, s.query, from_time, to_time, zone, timeout_ms) r LOOP
-		IF s.target = 'orders' THEN
-			SELECT * INTO part FROM ecstats.pipeline_take_orders(b, s.on_error = 'raise', false);
-			keys := keys || part.keys;
-		ELSE
-			SELECT * INTO part FROM ecstats.pipeline_take_events(b, s.on_error = 'raise', at);
-		END IF;
-		taken := taken + part.taken;
-		IF part.bad <> '[]' THEN
-			met := met || ecstats.pipeline_reject(s.name, the_day, part.bad);
-		END IF;
-	END LOOP;
-	PERFORM ecstats.pipeline_keys_once(s.name, keys);
-	-- A row that could not be read may be a line that is stored: then nothing goes.
-	IF s.options -> 'replace' = 'true' AND met = '{}' THEN
-		PERFORM ecstats.pipeline_replace(the_day, keys);
-	END IF;
-	PERFORM ecstats.pipeline_unreject(s.name, the_day, met);
-	PERFORM ecstats.source_ran(s.name, the_day, taken, mark, at);
-	RETURN taken;
+	DELETE FROM ecstats.order_lines l
+	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
+	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time));
 END
 $$;
-COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timestamptz) IS
-	'Runs the query of a source for a day and takes its rows in: how many. The source''s row is locked.';
-
--- ecstats_collect: takes a business day of a source again, as a whole.
--- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
--- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
--- such day, 57014 time-out; what the query raises; with on_error 'raise' what is wrong with a row.
--- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
-CREATE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	s ecstats.sources := ecstats.source_lock(source);
-	at timestamptz := clock_timestamp();
-BEGIN
-	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' OR ecstats.day_start(day) > at THEN
-		RAISE EXCEPTION 'no such business day, or it has not begun'
-			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
-	END IF;
-	IF s.kind = 'http' THEN
-		RETURN ecstats.source_queue(source, day, at);
-	END IF;
-	RETURN ecstats.pipeline_collect_query(s, day, at);
-END
-$$;
-COMMENT ON FUNCTION @extschema@.ecstats_collect(text, date) IS
-	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 42704, 55000, 22023, 57014.';
--- sql/55_pipeline_fetch.sql
--- What the pusher brings from HTTP sources.
+COMMENT ON FUNCTION ecstats.pipeline_replace(ecstats.sources, date, bigint[]) IS
+	'Drops order lines of a business day whose key is not among keys; 55000 where the source is not the only one, P0002 where it returned nothing.';
+-- sql/55_pipeline_page.sql
+-- A page of an HTTP source: its elements, what becomes of them, where the next one is.
 
 -- ecstats.pipeline_elements: the elements in the body of an answer, as the intake takes them.
 -- Result: an array; NULL where the body has no such list.
@@ -6126,9 +6382,11 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_local_times(jsonb, text) IS 'An element whose times without an offset are read by the clock of zone.';
 
 -- ecstats.pipeline_take_page: takes the elements of a page in. Result: rows taken, ids of rejects.
-CREATE FUNCTION ecstats.pipeline_take_page(s ecstats.sources, the_day date, list jsonb, at timestamptz, OUT taken bigint, OUT rejects bigint[])
+CREATE FUNCTION ecstats.pipeline_take_page(s ecstats.sources, f ecstats.source_fetches, list jsonb, at timestamptz, OUT taken bigint, OUT rejects bigint[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+	whole jsonb;
+	single jsonb;
 	orders record;
 	lines record;
 	bad jsonb;
@@ -6136,18 +6394,25 @@ BEGIN
 	IF s.target = 'events' THEN
 		SELECT t.taken, t.bad INTO taken, bad FROM ecstats.pipeline_take_events(list, s.on_error = 'raise', at) t;
 	ELSE
-		SELECT * INTO orders FROM ecstats.pipeline_take_orders(coalesce((SELECT jsonb_agg(e) FROM jsonb_array_elements(list) e
-			WHERE (e -> 'ecstats.line') IS DISTINCT FROM 'true'), '[]'), s.on_error = 'raise', true);
-		SELECT * INTO lines FROM ecstats.pipeline_take_orders(coalesce((SELECT jsonb_agg(e - 'ecstats.line') FROM jsonb_array_elements(list) e
-			WHERE e -> 'ecstats.line' = 'true'), '[]'), s.on_error = 'raise', false);
+		DELETE FROM ecstats.source_pages p WHERE p.fetch_id = f.fetch_id AND p.page >= f.page;
+		SELECT coalesce(jsonb_agg(e ORDER BY n) FILTER (WHERE (e -> 'ecstats.line') IS DISTINCT FROM 'true'), '[]'),
+			   coalesce(jsonb_agg(e - 'ecstats.line' ORDER BY n) FILTER (WHERE e -> 'ecstats.line' = 'true'), '[]')
+		  INTO whole, single FROM jsonb_array_elements(list) WITH ORDINALITY AS t(e, n);
+		PERFORM ecstats.order_lock(whole);
+		PERFORM ecstats.pipeline_orders_once(s.name, whole || single, f.fetch_id);
+		SELECT * INTO orders FROM ecstats.pipeline_take_orders(whole, s.on_error = 'raise');
+		SELECT * INTO lines FROM ecstats.pipeline_take_orders(single, s.on_error = 'raise');
 		PERFORM ecstats.pipeline_keys_once(s.name, lines.keys);
+		INSERT INTO ecstats.source_pages (fetch_id, page, order_ids, order_times, keys)
+		VALUES (f.fetch_id, f.page, orders.order_ids, orders.order_times, orders.keys || lines.keys);
 		taken := orders.taken + lines.taken;
 		bad := orders.bad || lines.bad;
 	END IF;
-	rejects := CASE WHEN bad = '[]' THEN '{}' ELSE ecstats.pipeline_reject(s.name, the_day, bad) END;
+	rejects := CASE WHEN bad = '[]' THEN '{}' ELSE ecstats.pipeline_reject(s.name, f.day, bad) END;
 END
 $$;
-COMMENT ON FUNCTION ecstats.pipeline_take_page(ecstats.sources, date, jsonb, timestamptz) IS 'Takes the elements of a page in: rows taken, ids of rejects.';
+COMMENT ON FUNCTION ecstats.pipeline_take_page(ecstats.sources, ecstats.source_fetches, jsonb, timestamptz) IS
+	'Takes the elements of a page in and notes its orders: rows taken, ids of rejects.';
 
 -- ecstats.pipeline_next_page: where the next page is, by options.next, the Link header, or the page's number.
 -- Result: more, whether there is one, and the URL or the value of {{page}} where the answer names one; reason: why it cannot be followed.
@@ -6185,7 +6450,7 @@ BEGIN
 					WHEN url ~ '^\?' THEN regexp_replace(here, '[?#].*$', '') || url
 					ELSE regexp_replace(regexp_replace(here, '[?#].*$', ''), '(^https?://[^/]+.*/)[^/]*$', '\1') || url END;
 		IF lower(substring(url FROM '^https?://[^/?#]+')) IS DISTINCT FROM origin OR url ~ '[[:cntrl:]\s]' OR octet_length(url) > 8000 THEN
-			reason := format('the next page is not at the same scheme and host: %s', left(url, 200));
+			reason := format('the next page is not at the same scheme and host: %s', ecstats.source_excerpt(url, s, 200));
 		ELSIF url = here THEN
 			reason := 'the next page is the same page';
 		END IF;
@@ -6199,7 +6464,7 @@ BEGIN
 			reason := 'the next page is the same page';
 		END IF;
 	END IF;
-	IF more AND f.page >= coalesce((s.options ->> 'max_pages')::integer, 1000) THEN
+	IF more AND f.page >= ecstats.source_number(s.options, 'max_pages', 1000) THEN
 		more := false;
 		reason := format('there are more than %s pages', f.page);
 	END IF;
@@ -6208,13 +6473,16 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_next_page(ecstats.sources, ecstats.source_fetches, jsonb, text, integer) IS
 	'Where the next page of a fetch is: by options.next (URL, value of {{page}}, true), the Link header (same scheme and host), or one more until an empty page; reason: why it cannot be followed.';
 
+-- sql/55_pipeline_fetch.sql
+-- What the pusher brings from HTTP sources.
+
 -- ecstats.pipeline_failed_fetch: gives up, with the reason, and tells the operators.
-CREATE FUNCTION ecstats.pipeline_failed_fetch(s ecstats.sources, f ecstats.source_fetches) RETURNS void
+CREATE FUNCTION ecstats.pipeline_failed_fetch(the_source text, f ecstats.source_fetches) RETURNS void
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT ecstats.delivery_tell_operators('source ' || s.name, 'fetch ' || f.fetch_id,
-		format('Source %s: the fetch of %s failed', s.name, f.day), t.error)
+	SELECT ecstats.delivery_tell_operators('source ' || the_source, 'fetch ' || f.fetch_id,
+		format('Source %s: the fetch of %s failed', the_source, f.day), t.error)
 	  FROM ecstats.source_fetches t WHERE t.fetch_id = f.fetch_id $$;
-COMMENT ON FUNCTION ecstats.pipeline_failed_fetch(ecstats.sources, ecstats.source_fetches) IS 'Tells the operators'' channel of a fetch that failed.';
+COMMENT ON FUNCTION ecstats.pipeline_failed_fetch(text, ecstats.source_fetches) IS 'Tells the operators'' channel of a fetch that failed.';
 
 -- ecstats.pipeline_wait: the Retry-After header, seconds or an HTTP date, as an interval; NULL where there is none.
 CREATE FUNCTION ecstats.pipeline_wait(header text, at timestamptz) RETURNS interval
@@ -6232,6 +6500,15 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_wait(text, timestamptz) IS 'How long a Retry-After header asks to wait; NULL where it says nothing.';
 
+-- ecstats.pipeline_limit: which limit an answer passed, as words: the one of options.max_bytes, or the pusher's, which
+-- keeps no more than that of a page. A broken off answer ends at a character.
+CREATE FUNCTION ecstats.pipeline_limit(body text, max_bytes integer) RETURNS text
+	LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN octet_length(convert_to(body, 'UTF8')) < max_bytes - 3
+				THEN format('the pusher''s max_fetch, of which it kept %s bytes (options.max_bytes is %s)', octet_length(convert_to(body, 'UTF8')), max_bytes)
+				ELSE format('%s bytes (options.max_bytes)', max_bytes) END $$;
+COMMENT ON FUNCTION ecstats.pipeline_limit(text, integer) IS 'Which limit of bytes an answer passed of which body was kept.';
+
 -- ecstats.pipeline_received: takes an answer with status 2xx in. Result: next, done, retry or failed.
 CREATE FUNCTION ecstats.pipeline_received(s ecstats.sources, f ecstats.source_fetches, result jsonb, at timestamptz) RETURNS text
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
@@ -6246,24 +6523,24 @@ BEGIN
 	BEGIN
 		body := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE content::jsonb END;
 	EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
-		RETURN ecstats.source_back(f, coalesce((s.options ->> 'max_retries')::integer, 3),
-			format('page %s: the answer is no JSON: %s', f.page, ecstats.source_mask(left(content, 200), s)), NULL, at);
+		RETURN ecstats.source_back(f, ecstats.source_number(s.options, 'max_retries', 3),
+			format('page %s: the answer is no JSON: %s', f.page, ecstats.source_excerpt(content, s, 200)), NULL, at);
 	END;
 	list := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE ecstats.pipeline_elements(s, body) END;
 	IF list IS NULL AND f.page = 1 THEN
-		f.error := format('options.items (%s) finds nothing in the answer: %s', coalesce(s.options ->> 'items', '$'), ecstats.source_mask(left(content, 200), s));
+		f.error := format('options.items (%s) finds nothing in the answer: %s', coalesce(s.options ->> 'items', '$'), ecstats.source_excerpt(content, s, 200));
 		PERFORM ecstats.source_move(f, 'failed', at);
 		RETURN 'failed';
 	END IF;
 	list := coalesce(list, '[]');
-	SELECT * INTO part FROM ecstats.pipeline_take_page(s, f.day, list, at);
+	SELECT * INTO part FROM ecstats.pipeline_take_page(s, f, list, at);
 	SELECT * INTO next FROM ecstats.pipeline_next_page(s, f, body, link, jsonb_array_length(list));
 
 	f.pages := f.pages + 1;
 	f.rows := f.rows + part.taken;
 	f.rejects := f.rejects || part.rejects;
 	f.attempts := 0;
-	f.error := ecstats.source_mask(next.reason, s);
+	f.error := next.reason;
 	IF next.reason IS NOT NULL THEN
 		PERFORM ecstats.source_move(f, 'failed', at);
 		RETURN 'failed';
@@ -6275,6 +6552,7 @@ BEGIN
 		PERFORM ecstats.source_move(f, 'pending', at);
 		RETURN 'next';
 	END IF;
+	PERFORM ecstats.pipeline_orders_end(f.fetch_id);
 	PERFORM ecstats.source_move(f, 'done', at);
 	PERFORM ecstats.pipeline_unreject(s.name, f.day, f.rejects);
 	PERFORM ecstats.source_ran(s.name, f.day, f.rows, ecstats.source_watermark(s, f.day, f.created_at), at);
@@ -6293,6 +6571,7 @@ DECLARE
 	status integer := (result ->> 'http_status')::numeric;
 	kind text := result ->> 'error_kind';
 	told text;
+	wrong text;
 	outcome text;
 	more text;
 	wait text := (SELECT h.value FROM jsonb_each_text(CASE jsonb_typeof(result -> 'headers') WHEN 'object' THEN result -> 'headers' END) h WHERE lower(h.key) = 'retry-after');
@@ -6302,30 +6581,33 @@ BEGIN
 		RETURN 'ignored';
 	END IF;
 	SELECT * INTO s FROM ecstats.sources r WHERE r.name = f.source FOR NO KEY UPDATE;
-	told := ecstats.source_mask(concat_ws(': ', format('page %s', f.page), 'HTTP ' || status, kind, nullif(left(result ->> 'error', 300), ''),
-										   CASE WHEN status NOT BETWEEN 200 AND 299 THEN nullif(left(result ->> 'body', 200), '') END), s);
-	IF s.name IS NULL THEN
-		f.error := 'the source was deleted';
+	told := concat_ws(': ', format('page %s', f.page), 'HTTP ' || status, kind, nullif(ecstats.source_excerpt(result ->> 'error', s, 300), ''),
+					  CASE WHEN status NOT BETWEEN 200 AND 299 THEN nullif(ecstats.source_excerpt(result ->> 'body', s, 200), '') END);
+	wrong := CASE WHEN s.name IS NULL THEN 'the source was deleted'
+				  WHEN f.asks_since IS DISTINCT FROM s.asks_since THEN 'the source was changed while it was fetched'
+				  WHEN kind IS NULL AND status BETWEEN 200 AND 299 THEN ecstats.source_problem(s) END;
+	IF wrong IS NOT NULL THEN
+		f.error := wrong;
 	ELSIF coalesce((result ->> 'truncated')::boolean, false) OR kind = 'too_large' THEN
-		f.error := format('page %s: the answer has more than %s bytes (options.max_bytes)', f.page, coalesce(s.options ->> 'max_bytes', '10000000'));
+		f.error := format('page %s: the answer has more than %s', f.page, ecstats.pipeline_limit(result ->> 'body', ecstats.source_number(s.options, 'max_bytes', 10000000)));
 	ELSIF kind IS NULL AND status BETWEEN 200 AND 299 THEN
 		BEGIN
 			outcome := ecstats.pipeline_received(s, f, result, at);
 		EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
 			GET STACKED DIAGNOSTICS told = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
-			f.error := ecstats.source_mask(concat_ws('. ', format('page %s: %s', f.page, told), nullif(more, '')), s);
+			f.error := ecstats.source_excerpt(concat_ws('. ', format('page %s: %s', f.page, told), nullif(more, '')), s, 1000);
 		END;
 	ELSIF kind = 'refused_address' OR (kind IS NULL AND status BETWEEN 100 AND 499 AND status NOT IN (408, 425, 429)) THEN
 		f.error := told;
 	ELSE
-		outcome := ecstats.source_back(f, coalesce((s.options ->> 'max_retries')::integer, 3), told, ecstats.pipeline_wait(wait, at), at);
+		outcome := ecstats.source_back(f, ecstats.source_number(s.options, 'max_retries', 3), told, ecstats.pipeline_wait(wait, at), at);
 	END IF;
 	IF outcome IS NULL THEN
 		PERFORM ecstats.source_move(f, 'failed', at);
 		outcome := 'failed';
 	END IF;
 	IF outcome = 'failed' THEN
-		PERFORM ecstats.pipeline_failed_fetch(s, f);
+		PERFORM ecstats.pipeline_failed_fetch(f.source, f);
 	END IF;
 	RETURN outcome;
 END
@@ -6337,8 +6619,14 @@ COMMENT ON FUNCTION ecstats.pipeline_receive(text, bigint, integer, jsonb, times
 -- Nothing in a database that is a copy (ecstats_adopt). Errors: 22023 worker is empty. Touches source_fetches.
 CREATE FUNCTION ecstats.source_claim(worker text, max_rows integer)
 	RETURNS TABLE (fetch_id bigint, page integer, method text, url text, headers text[], timeout_ms integer, allow_private boolean, max_bytes bigint)
-	LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-	SELECT c.* FROM ecstats.source_claim_at(worker, CASE WHEN ecstats.delivery_is_home() THEN max_rows ELSE 0 END, clock_timestamp()) c $$;
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+BEGIN
+	RETURN QUERY SELECT c.* FROM ecstats.source_claim_at(worker, CASE WHEN ecstats.delivery_is_home() THEN max_rows ELSE 0 END, at) c;
+	PERFORM ecstats.pipeline_failed_fetch(f.source, f) FROM ecstats.source_fetches f WHERE f.finished_at = at AND f.state = 'failed';
+END
+$$;
 COMMENT ON FUNCTION ecstats.source_claim(text, integer) IS
 	'Leases up to max_rows pages of HTTP sources that are due to worker and returns their requests. Commit before asking.';
 
