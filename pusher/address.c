@@ -24,6 +24,7 @@ static const struct
 	{0x7F000000, 8},  /* 127.0.0.0/8, loopback */
 	{0xA9FE0000, 16}, /* 169.254.0.0/16, link-local: cloud metadata */
 	{0xAC100000, 12}, /* 172.16.0.0/12 */
+	{0xA83F8110, 32}, /* 168.63.129.16: Azure's platform, on every machine there */
 	{0xC0000000, 24}, /* 192.0.0.0/24, protocol assignments */
 	{0xC0000200, 24}, /* 192.0.2.0/24, documentation */
 	{0xC0586300, 24}, /* 192.88.99.0/24, former 6to4 relays */
@@ -94,13 +95,14 @@ ipv4_is_private(uint32_t ip)
 
 /*
  * ipv6_is_private allows only global unicast (2000::/3) less what is special in it. Forms that
- * carry an IPv4 address (mapped, NAT64, 6to4) are judged by that address.
+ * carry an IPv4 address (mapped, NAT64, 6to4, ISATAP) are judged by that address.
  */
 static bool
 ipv6_is_private(const unsigned char *b)
 {
 	static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 	static const unsigned char nat64[12] = {0, 0x64, 0xff, 0x9b};
+	static const unsigned char isatap[3] = {0, 0x5e, 0xfe};
 	uint32_t tail = (uint32_t) b[12] << 24 | (uint32_t) b[13] << 16 | (uint32_t) b[14] << 8 | b[15];
 	uint32_t after_prefix =
 		(uint32_t) b[2] << 24 | (uint32_t) b[3] << 16 | (uint32_t) b[4] << 8 | b[5];
@@ -108,6 +110,8 @@ ipv6_is_private(const unsigned char *b)
 	if (memcmp(b, mapped, 12) == 0 || memcmp(b, nat64, 12) == 0)
 		return ipv4_is_private(tail);
 	if ((b[0] & 0xE0) != 0x20)
+		return true;
+	if ((b[8] & 0xFD) == 0 && memcmp(b + 9, isatap, 3) == 0 && ipv4_is_private(tail))
 		return true;
 	if (b[0] == 0x20 && b[1] == 0x02) /* 2002::/16, 6to4 */
 		return ipv4_is_private(after_prefix);

@@ -80,8 +80,16 @@ config_create(const CommandLine *cmd, char *error, int error_size)
 	char host[128];
 	int i;
 
+	if (config == NULL)
+	{
+		snprintf(error, error_size, "out of memory");
+		return NULL;
+	}
 	for (i = 0; i < NKEYS; i++)
-		key_set(config, &config_keys[i], config_keys[i].initial, error, error_size);
+	{
+		if (!key_set(config, &config_keys[i], config_keys[i].initial, error, error_size))
+			goto fail;
+	}
 
 	if (cmd->config_file && !file_read(config, cmd->config_file, error, error_size))
 		goto fail;
@@ -109,7 +117,11 @@ config_create(const CommandLine *cmd, char *error, int error_size)
 			strcpy(host, "localhost");
 		host[sizeof(host) - 1] = '\0';
 		if (asprintf(&config->worker, "%s/%d", host, (int) getpid()) < 0)
-			abort();
+		{
+			config->worker = NULL;
+			snprintf(error, error_size, "out of memory");
+			goto fail;
+		}
 	}
 	return config;
 
@@ -205,6 +217,9 @@ key_set(Config *config, const ConfigKey *key, const char *value, char *error, in
 		case KEY_STRING:
 			free(*(char **) place);
 			*(char **) place = strdup(value);
+			valid = *(char **) place != NULL;
+			if (!valid)
+				snprintf(error, size, "%s: out of memory", key->name);
 			break;
 		case KEY_NUMBER:
 			valid = parse_number(key, value, place);

@@ -69,6 +69,7 @@ struct Deliveries
 	int nflight;
 	int nunsettled;
 	bool one_by_one; /* the database refused a batch: find out which of it */
+	bool dropped;	 /* an outcome was lost */
 };
 
 static void delivery_start(Deliveries *d, const PGresult *claimed, int row);
@@ -83,7 +84,7 @@ static void batch_drop(Deliveries *d);
 Deliveries *
 deliveries_create(Http *http)
 {
-	Deliveries *d = calloc(1, sizeof(Deliveries));
+	Deliveries *d = log_need(calloc(1, sizeof(Deliveries)));
 
 	d->http = http;
 	d->unsettled_tail = &d->unsettled;
@@ -142,7 +143,16 @@ deliveries_unsettled(const Deliveries *d)
 }
 
 /*
- * delivery_start sends one claimed row.
+ * deliveries_dropped says whether an outcome was dropped for want of memory.
+ */
+bool
+deliveries_dropped(const Deliveries *d)
+{
+	return d->dropped;
+}
+
+/*
+ * delivery_start sends one claimed row. Without memory even for its failure the lease runs out.
  */
 static void
 delivery_start(Deliveries *d, const PGresult *claimed, int row)
@@ -152,8 +162,15 @@ delivery_start(Deliveries *d, const PGresult *claimed, int row)
 	int64_t timeout = strtoll(row_text(claimed, row, COL_TIMEOUT), NULL, 10);
 	HttpResult failure = {.error_kind = "other"};
 	HttpRequest request = {.keep = headers_kept};
-	bool valid;
+	const char *why;
 
+	if (delivery == NULL)
+	{
+		d->dropped = true;
+		log_write(LOG_ERROR, "delivery %s: out of memory, its lease runs out",
+				  row_text(claimed, row, COL_ID));
+		return;
+	}
 	delivery->owner = d;
 	delivery->id = strtoll(row_text(claimed, row, COL_ID), NULL, 10);
 	delivery->attempt = strtoll(row_text(claimed, row, COL_ATTEMPT), NULL, 10);
@@ -166,13 +183,13 @@ delivery_start(Deliveries *d, const PGresult *claimed, int row)
 	request.body = row_text(claimed, row, COL_BODY);
 	request.timeout = timeout > 0 ? timeout : DEFAULT_TIMEOUT;
 	request.allow_private = row_text(claimed, row, COL_PRIVATE)[0] == 't';
-	request.headers = row_headers(claimed, row, COL_HEADERS, &valid);
+	request.headers = row_headers(claimed, row, COL_HEADERS, &why);
 
 	if (strcmp(transport, "http") != 0)
 		snprintf(failure.error, sizeof(failure.error), "this pusher has no transport \"%.40s\"",
 				 transport);
-	else if (!valid)
-		snprintf(failure.error, sizeof(failure.error), "the header lines cannot be read");
+	else if (why)
+		snprintf(failure.error, sizeof(failure.error), "%s", why);
 	else
 	{
 		http_start(d->http, &request, delivery_done, delivery);
@@ -193,10 +210,20 @@ delivery_done(void *arg, HttpResult *result)
 
 	delivery_log(delivery, result);
 	delivery->result = result_json(delivery, result);
+	d->nflight--;
+	if (delivery->result == NULL)
+	{
+		d->dropped = true;
+		log_write(LOG_ERROR,
+				  "delivery %" JSON_INTEGER_FORMAT " attempt %" JSON_INTEGER_FORMAT
+				  ": out of memory, the outcome is lost",
+				  delivery->id, delivery->attempt);
+		free(delivery);
+		return;
+	}
 	delivery->next = NULL;
 	*d->unsettled_tail = delivery;
 	d->unsettled_tail = &delivery->next;
-	d->nflight--;
 	d->nunsettled++;
 }
 
@@ -221,37 +248,40 @@ delivery_log(const Delivery *delivery, const HttpResult *result)
 }
 
 /*
- * result_json writes an outcome as settle takes it.
+ * result_json writes an outcome as settle takes it; NULL without memory.
  */
 static json_t *
 result_json(const Delivery *delivery, const HttpResult *result)
 {
 	json_t *headers = json_object();
-	json_t *out;
+	char error[sizeof(result->error)];
 	int i;
 
 	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
 	{
-		if (result->headers[i].name)
+		/* A header that is lost would be a lie: no pause. */
+		if (result->headers[i].name &&
 			json_object_set_new(headers, result->headers[i].name,
-								json_string(result->headers[i].value));
+								json_string(result->headers[i].value)) != 0)
+		{
+			json_decref(headers);
+			return NULL;
+		}
 	}
-	out = json_pack("{s:I,s:I,s:o,s:s?,s:b,s:s?,s:s,s:o,s:I}", "delivery_id", delivery->id,
-					"attempt", delivery->attempt, "http_status",
-					result->status ? json_integer(result->status) : json_null(), "error_kind",
-					result->error_kind, "request_sent", (int) result->request_sent, "error",
-					result->error[0] ? result->error : NULL, "response", result->response,
-					"headers", headers, "elapsed_ms", (json_int_t) result->elapsed);
-	if (out == NULL)
-		abort();
-	return out;
+	utf8_clean(result->error, strlen(result->error), error, sizeof(error));
+	return json_pack("{s:I,s:I,s:o,s:s?,s:b,s:s?,s:s,s:o,s:I}", "delivery_id", delivery->id,
+					 "attempt", delivery->attempt, "http_status",
+					 result->status ? json_integer(result->status) : json_null(), "error_kind",
+					 result->error_kind, "request_sent", (int) result->request_sent, "error",
+					 error[0] ? error : NULL, "response", result->response, "headers", headers,
+					 "elapsed_ms", (json_int_t) result->elapsed);
 }
 
 /* ---------------------------------------------------------------- settling */
 
 /*
- * deliveries_batch returns the next outcomes as settle's JSON array, which the caller frees. The
- * batch is over with deliveries_settled, _unsent or _refused.
+ * deliveries_batch returns the next outcomes as settle's JSON array, which the caller frees; NULL
+ * without memory. The batch is over with deliveries_settled, _unsent or _refused.
  */
 char *
 deliveries_batch(Deliveries *d)
@@ -263,13 +293,14 @@ deliveries_batch(Deliveries *d)
 
 	for (delivery = d->unsettled; delivery && most-- > 0; delivery = delivery->next)
 	{
+		if (json_array_append(array, delivery->result) != 0)
+			break;
 		delivery->in_batch = true;
-		json_array_append(array, delivery->result);
 	}
-	text = json_dumps(array, JSON_COMPACT);
+	text = json_array_size(array) > 0 ? json_dumps(array, JSON_COMPACT) : NULL;
 	json_decref(array);
 	if (text == NULL)
-		abort();
+		deliveries_unsent(d);
 	return text;
 }
 

@@ -14,11 +14,13 @@
 
 #include "fetch.h"
 #include "log.h"
+#include "pgconn.h"
 #include "row.h"
 #include "text.h"
 
-#define REFUSALS_MAX	3	  /* then the database is told that it cannot take the page */
-#define DEFAULT_TIMEOUT 30000 /* ms, when the claim says none */
+#define REFUSALS_MAX	3	   /* then the database is told that it cannot take the page */
+#define DEFAULT_TIMEOUT 30000  /* ms, when the claim says none */
+#define LEASE_SLACK		600000 /* ms that a lease lasts beyond the request's time */
 
 /* Argument: worker, rows. */
 const char fetch_claim_sql[] =
@@ -44,7 +46,7 @@ enum
 	COL_MAX_BYTES
 };
 
-/* One claimed page: in flight until facts is set, then held for the database. */
+/* One claimed page: in flight until held, for the database then. */
 typedef struct Page
 {
 	struct Page *next;
@@ -52,11 +54,13 @@ typedef struct Page
 	json_int_t fetch_id;
 	json_int_t page;
 	char target[300]; /* the URL as it may be shown */
-	json_t *facts;	  /* the result without its body */
-	char *body;		  /* clean text; NULL: empty */
+	bool held;
+	char *facts; /* the result up to its body */
+	char *body;	 /* clean text; NULL: empty */
 	size_t body_length;
 	int refusals;
-	bool hopeless; /* what is held is that the database could not take it */
+	int64_t expires; /* monotonic ms: another may have claimed it since */
+	bool hopeless;	 /* what is held is that the database could not take it */
 } Page;
 
 struct Fetches
@@ -67,13 +71,16 @@ struct Fetches
 	Page *offered;	   /* the one that the database has been given */
 	int nflight;
 	int nheld;
+	bool dropped; /* an outcome was lost */
 };
 
 static void page_start(Fetches *f, const PGresult *claimed, int row);
-static int64_t page_limit(const Fetches *f, const PGresult *claimed, int row);
+static void page_limit(const Fetches *f, const PGresult *claimed, int row, HttpRequest *request);
 static void page_done(void *arg, HttpResult *result);
 static void page_log(const Page *page, const HttpResult *result);
-static json_t *page_facts(const HttpResult *result);
+static char *page_facts(const HttpResult *result);
+static void page_retry(Fetches *f, Page *page, const char *why);
+static void page_drop(Fetches *f, Page *page, const char *why);
 static void page_append(Fetches *f, Page *page);
 static void page_unlink(Fetches *f, Page *page);
 static void page_free(Page *page);
@@ -84,7 +91,7 @@ static void page_free(Page *page);
 Fetches *
 fetches_create(Http *http)
 {
-	Fetches *f = calloc(1, sizeof(Fetches));
+	Fetches *f = log_need(calloc(1, sizeof(Fetches)));
 
 	f->http = http;
 	return f;
@@ -149,7 +156,17 @@ fetches_held(const Fetches *f)
 }
 
 /*
- * page_start requests one claimed page.
+ * fetches_dropped says whether an outcome was dropped for want of memory or because the database did
+ * not take it.
+ */
+bool
+fetches_dropped(const Fetches *f)
+{
+	return f->dropped;
+}
+
+/*
+ * page_start requests one claimed page. Without memory even for its failure the lease runs out.
  */
 static void
 page_start(Fetches *f, const PGresult *claimed, int row)
@@ -158,8 +175,15 @@ page_start(Fetches *f, const PGresult *claimed, int row)
 	int64_t timeout = strtoll(row_text(claimed, row, COL_TIMEOUT), NULL, 10);
 	HttpResult failure = {.error_kind = "other"};
 	HttpRequest request = {.keep = headers_kept, .method = "GET", .body = ""};
-	bool valid;
+	const char *why;
 
+	if (page == NULL)
+	{
+		f->dropped = true;
+		log_write(LOG_ERROR, "fetch %s: out of memory, its lease runs out",
+				  row_text(claimed, row, COL_ID));
+		return;
+	}
 	page->owner = f;
 	page->fetch_id = strtoll(row_text(claimed, row, COL_ID), NULL, 10);
 	page->page = strtoll(row_text(claimed, row, COL_PAGE), NULL, 10);
@@ -170,13 +194,14 @@ page_start(Fetches *f, const PGresult *claimed, int row)
 	request.url = row_text(claimed, row, COL_URL);
 	request.timeout = timeout > 0 ? timeout : DEFAULT_TIMEOUT;
 	request.allow_private = row_text(claimed, row, COL_PRIVATE)[0] == 't';
-	request.max_body = page_limit(f, claimed, row);
-	request.headers = row_headers(claimed, row, COL_HEADERS, &valid);
+	page_limit(f, claimed, row, &request);
+	page->expires = monotonic_ms() + request.timeout + LEASE_SLACK;
+	request.headers = row_headers(claimed, row, COL_HEADERS, &why);
 
 	if (strcmp(row_text(claimed, row, COL_METHOD), "GET") != 0)
 		snprintf(failure.error, sizeof(failure.error), "a page is fetched by GET only");
-	else if (!valid)
-		snprintf(failure.error, sizeof(failure.error), "the header lines cannot be read");
+	else if (why)
+		snprintf(failure.error, sizeof(failure.error), "%s", why);
 	else
 	{
 		http_start(f->http, &request, page_done, page);
@@ -187,14 +212,16 @@ page_start(Fetches *f, const PGresult *claimed, int row)
 }
 
 /*
- * page_limit returns how many bytes of a page are collected.
+ * page_limit sets how many bytes of a page are collected, and whose limit that is.
  */
-static int64_t
-page_limit(const Fetches *f, const PGresult *claimed, int row)
+static void
+page_limit(const Fetches *f, const PGresult *claimed, int row, HttpRequest *request)
 {
 	int64_t limit = strtoll(row_text(claimed, row, COL_MAX_BYTES), NULL, 10);
+	bool of_source = limit > 0 && limit <= f->max_fetch;
 
-	return limit > 0 && limit < f->max_fetch ? limit : f->max_fetch;
+	request->max_body = of_source ? limit : f->max_fetch;
+	request->limit_name = of_source ? "max_bytes of the source" : "max_fetch of the pusher";
 }
 
 /*
@@ -215,8 +242,11 @@ page_done(void *arg, HttpResult *result)
 	/* It was collected with room to grow. */
 	if (page->body && (fitting = realloc(page->body, page->body_length + 1)) != NULL)
 		page->body = fitting;
+	page->held = true;
 	f->nflight--;
 	f->nheld++;
+	if (page->facts == NULL)
+		page_drop(f, page, "out of memory");
 }
 
 /*
@@ -240,28 +270,44 @@ page_log(const Page *page, const HttpResult *result)
 }
 
 /*
- * page_facts writes what source_receive takes, but for the body.
+ * page_facts writes what source_receive takes up to the text of the body: {…,"body": so that the body,
+ * which may be long, is copied once only. The caller frees it; NULL without memory.
  */
-static json_t *
+static char *
 page_facts(const HttpResult *result)
 {
 	json_t *headers = json_object();
-	json_t *out;
+	json_t *all;
+	char *text;
+	size_t length;
+	char *out = NULL;
 	int i;
 
 	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
 	{
-		if (result->headers[i].name)
+		/* A header that is lost would be a lie: no next page, no pause. */
+		if (result->headers[i].name &&
 			json_object_set_new(headers, result->headers[i].name,
-								json_string(result->headers[i].value));
+								json_string(result->headers[i].value)) != 0)
+		{
+			json_decref(headers);
+			return NULL;
+		}
 	}
-	out = json_pack("{s:o,s:s?,s:s?,s:o,s:b,s:I}", "http_status",
+	all = json_pack("{s:o,s:s?,s:s?,s:o,s:b,s:I}", "http_status",
 					result->status ? json_integer(result->status) : json_null(), "error_kind",
 					result->error_kind, "error", result->error[0] ? result->error : NULL, "headers",
 					headers, "truncated", (int) result->truncated, "elapsed_ms",
 					(json_int_t) result->elapsed);
-	if (out == NULL)
-		abort();
+	text = all ? json_dumps(all, JSON_COMPACT) : NULL;
+	json_decref(all);
+	length = text ? strlen(text) - 1 : 0;
+	if (text && (out = malloc(length + sizeof(",\"body\":"))) != NULL)
+	{
+		memcpy(out, text, length);
+		strcpy(out + length, ",\"body\":");
+	}
+	free(text);
 	return out;
 }
 
@@ -269,35 +315,22 @@ page_facts(const HttpResult *result)
 
 /*
  * fetches_offer writes the arguments for the next held page; false when there is none, or no memory.
- * It ends with fetches_received or _refused, or with another offer of the same page: to hand a page
- * over twice does no harm.
+ * It ends with fetches_received, _refused or _lost, or with another offer of the same page: to hand a
+ * page over twice does no harm.
  */
 bool
 fetches_offer(Fetches *f, PageOffer *offer)
 {
-	char *facts;
-	size_t length;
-
 	f->offered = f->pages;
-	while (f->offered && f->offered->facts == NULL)
+	while (f->offered && !f->offered->held)
 		f->offered = f->offered->next;
 	if (f->offered == NULL)
 		return false;
 	snprintf(offer->fetch_id, sizeof(offer->fetch_id), "%" JSON_INTEGER_FORMAT,
 			 f->offered->fetch_id);
 	snprintf(offer->page, sizeof(offer->page), "%" JSON_INTEGER_FORMAT, f->offered->page);
-	facts = json_dumps(f->offered->facts, JSON_COMPACT);
-	if (facts == NULL)
-		abort();
-	/* {…} becomes {…,"body":"…"}, so that the body is copied once only. */
-	length = strlen(facts);
-	facts = realloc(facts, length + 16);
-	if (facts == NULL)
-		abort();
-	strcpy(facts + length - 1, ",\"body\":");
-	offer->result =
-		json_quote(facts, f->offered->body ? f->offered->body : "", f->offered->body_length, "}");
-	free(facts);
+	offer->result = json_quote(f->offered->facts, f->offered->body ? f->offered->body : "",
+							   f->offered->body_length, "}");
 	return offer->result != NULL;
 }
 
@@ -320,44 +353,93 @@ fetches_received(Fetches *f, const char *outcome)
 }
 
 /*
- * fetches_refused notes that the database found fault with the offered page, or broke under it, and
- * puts it behind the others. After some rounds the page is replaced by the news that it could not be
- * taken, which leaves it to the database what to do; if that fails too, it is dropped, and its lease
- * runs out.
+ * fetches_refused notes that the database found fault with the offered page. When it does not even
+ * take the news of that, the page is dropped, and its lease runs out.
  */
 void
 fetches_refused(Fetches *f, const char *why)
 {
 	Page *page = f->offered;
+
+	f->offered = NULL;
+	if (page && page->hopeless)
+		page_drop(f, page, "the database does not take the outcome");
+	else if (page)
+		page_retry(f, page, why);
+}
+
+/*
+ * fetches_lost notes that the session broke under the offered page.
+ */
+void
+fetches_lost(Fetches *f, const char *why)
+{
+	Page *page = f->offered;
+
+	f->offered = NULL;
+	if (page)
+		page_retry(f, page, why);
+}
+
+/*
+ * fetches_expire drops the pages whose leases are over: the database gives them out again. Not to be
+ * called while it has been given one.
+ */
+void
+fetches_expire(Fetches *f, int64_t now)
+{
+	Page *page;
+	Page *next;
+
+	f->offered = NULL;
+	for (page = f->pages; page; page = next)
+	{
+		next = page->next;
+		if (page->held && page->expires <= now)
+			page_drop(f, page, "its lease is over");
+	}
+}
+
+/*
+ * page_retry puts a page behind the others. After some rounds it is replaced by the news that it
+ * could not be taken, which leaves it to the database what to do.
+ */
+static void
+page_retry(Fetches *f, Page *page, const char *why)
+{
 	HttpResult failure = {.error_kind = "other"};
 	char text[400];
 
-	f->offered = NULL;
-	if (page == NULL)
-		return;
 	page_unlink(f, page);
-	if (page->hopeless)
-	{
-		log_write(LOG_ERROR,
-				  "fetch %" JSON_INTEGER_FORMAT " page %" JSON_INTEGER_FORMAT
-				  ": the database does not take the outcome, given up",
-				  page->fetch_id, page->page);
-		page_free(page);
-		f->nheld--;
-		return;
-	}
 	page_append(f, page);
-	if (++page->refusals < REFUSALS_MAX)
+	if (++page->refusals < REFUSALS_MAX || page->hopeless)
 		return;
 	page->hopeless = true;
 	utf8_clean(why, strlen(why), text, sizeof(text));
 	snprintf(failure.error, sizeof(failure.error), "the database could not take the page: %s",
 			 text);
-	json_decref(page->facts);
-	page->facts = page_facts(&failure);
+	free(page->facts);
 	free(page->body);
 	page->body = NULL;
 	page->body_length = 0;
+	page->facts = page_facts(&failure);
+	if (page->facts == NULL)
+		page_drop(f, page, "out of memory");
+}
+
+/*
+ * page_drop gives a held page up.
+ */
+static void
+page_drop(Fetches *f, Page *page, const char *why)
+{
+	log_write(LOG_ERROR,
+			  "fetch %" JSON_INTEGER_FORMAT " page %" JSON_INTEGER_FORMAT ": given up: %s",
+			  page->fetch_id, page->page, why);
+	page_unlink(f, page);
+	page_free(page);
+	f->nheld--;
+	f->dropped = true;
 }
 
 /*
@@ -398,7 +480,7 @@ page_unlink(Fetches *f, Page *page)
 static void
 page_free(Page *page)
 {
-	json_decref(page->facts);
+	free(page->facts);
 	free(page->body);
 	free(page);
 }

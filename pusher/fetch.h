@@ -37,5 +37,8 @@ extern int fetches_held(const Fetches *f);
 extern bool fetches_offer(Fetches *f, PageOffer *offer);
 extern void fetches_received(Fetches *f, const char *outcome);
 extern void fetches_refused(Fetches *f, const char *why);
+extern void fetches_lost(Fetches *f, const char *why);
+extern void fetches_expire(Fetches *f, int64_t now);
+extern bool fetches_dropped(const Fetches *f);
 
 #endif

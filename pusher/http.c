@@ -4,8 +4,11 @@
 #include <stdlib.h>
 
 #include "http.h"
+#include "log.h"
 #include "pgconn.h"
 #include "transfer.h"
+
+#define SOCKETS_EACH 8 /* addresses tried at once, a lookup's pair; more only if memory allows */
 
 typedef struct HttpSocket
 {
@@ -26,6 +29,7 @@ struct Http
 
 static void http_remove(Http *http, Transfer *t);
 static void http_reap(Http *http);
+static bool sockets_reserve(Http *http, int room);
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg);
 static int on_timer(CURLM *multi, long timeout_ms, void *arg);
 
@@ -35,9 +39,9 @@ static int on_timer(CURLM *multi, long timeout_ms, void *arg);
 Http *
 http_create(void)
 {
-	Http *http = calloc(1, sizeof(Http));
+	Http *http = log_need(calloc(1, sizeof(Http)));
 
-	http->multi = curl_multi_init();
+	http->multi = log_need(curl_multi_init());
 	curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
 	curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, on_timer);
@@ -76,8 +80,22 @@ http_configure(Http *http, const HttpSettings *settings)
 void
 http_start(Http *http, const HttpRequest *request, HttpDone done, void *arg)
 {
-	Transfer *t = transfer_create(&http->settings, request, done, arg);
+	int room = SOCKETS_EACH;
+	Transfer *t;
 
+	for (t = http->transfers; t; t = t->next)
+		room += SOCKETS_EACH;
+	t = NULL;
+	if (sockets_reserve(http, room))
+		t = transfer_create(&http->settings, request, done, arg);
+	if (t == NULL)
+	{
+		HttpResult failure = {.error_kind = "other", .error = "out of memory"};
+
+		curl_slist_free_all(request->headers);
+		done(arg, &failure);
+		return;
+	}
 	t->next = http->transfers;
 	http->transfers = t;
 	if (t->easy && curl_multi_add_handle(http->multi, t->easy) == CURLM_OK)
@@ -117,14 +135,14 @@ http_sockets(const Http *http)
 }
 
 /*
- * http_pollfds fills http_sockets() entries.
+ * http_pollfds fills the first entries of http_sockets(), so many at most.
  */
 void
-http_pollfds(const Http *http, struct pollfd *out)
+http_pollfds(const Http *http, struct pollfd *out, int most)
 {
 	int i;
 
-	for (i = 0; i < http->nsockets; i++)
+	for (i = 0; i < http->nsockets && i < most; i++)
 	{
 		out[i].fd = http->sockets[i].fd;
 		out[i].events = http->sockets[i].events;
@@ -216,19 +234,34 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 			http->sockets[i] = http->sockets[--http->nsockets];
 		return 0;
 	}
-	if (i == http->sockets_room)
-	{
-		http->sockets_room = http->sockets_room ? http->sockets_room * 2 : 16;
-		http->sockets = realloc(http->sockets, http->sockets_room * sizeof(HttpSocket));
-		if (http->sockets == NULL)
-			abort();
-	}
+	/* What it is refused libcurl takes as the failure of all requests: they fail, none is lost. */
+	if (!sockets_reserve(http, i + 1))
+		return -1;
 	if (i == http->nsockets)
 		http->nsockets++;
 	http->sockets[i].fd = fd;
 	http->sockets[i].events =
 		(what & CURL_POLL_IN ? POLLIN : 0) | (what & CURL_POLL_OUT ? POLLOUT : 0);
 	return 0;
+}
+
+/*
+ * sockets_reserve makes room for so many sockets; false without memory.
+ */
+static bool
+sockets_reserve(Http *http, int room)
+{
+	HttpSocket *sockets;
+
+	if (room <= http->sockets_room)
+		return true;
+	room *= 2;
+	sockets = realloc(http->sockets, room * sizeof(HttpSocket));
+	if (sockets == NULL)
+		return false;
+	http->sockets = sockets;
+	http->sockets_room = room;
+	return true;
 }
 
 /*

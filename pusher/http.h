@@ -32,8 +32,9 @@ typedef struct HttpRequest
 	struct curl_slist *headers;
 	int64_t timeout; /* ms, whole request */
 	bool allow_private;
-	int64_t max_body;	  /* bytes of the answer that are wanted; 0: only its beginning */
-	const HttpKeep *keep; /* HTTP_HEADERS_KEPT rows, static; those without a name are unused */
+	int64_t max_body;		/* bytes of the answer that are wanted; 0: only its beginning */
+	const char *limit_name; /* whose limit max_body is; static */
+	const HttpKeep *keep;	/* HTTP_HEADERS_KEPT rows, static; those without a name are unused */
 } HttpRequest;
 
 /*
@@ -76,7 +77,7 @@ extern void http_configure(Http *http, const HttpSettings *settings);
 extern void http_start(Http *http, const HttpRequest *request, HttpDone done, void *arg);
 
 extern int http_sockets(const Http *http);
-extern void http_pollfds(const Http *http, struct pollfd *out);
+extern void http_pollfds(const Http *http, struct pollfd *out, int most);
 extern int64_t http_deadline(const Http *http);
 extern void http_expire(Http *http);
 extern void http_pump(Http *http, int fd, short revents);

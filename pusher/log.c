@@ -6,12 +6,14 @@
  */
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <sys/time.h>
 
 #include <jansson.h>
 
+#include "config.h"
 #include "log.h"
 #include "text.h"
 
@@ -75,6 +77,19 @@ log_write(LogLevel level, const char *format, ...)
 	}
 	else
 		fprintf(stderr, "%s %-5s %s\n", stamp, log_level_names[level], clean);
+}
+
+/*
+ * log_need returns memory that the program cannot start without, or ends it when there is none. What
+ * belongs to one request fails with that request instead.
+ */
+void *
+log_need(void *memory)
+{
+	if (memory)
+		return memory;
+	fprintf(stderr, "ecstats-pusher: out of memory\n");
+	exit(EXIT_DATABASE);
 }
 
 /*

@@ -22,6 +22,7 @@ extern const char *const log_level_names[];
 extern const char *const log_format_names[];
 
 extern void log_setup(LogLevel level, LogFormat format);
+extern void *log_need(void *memory);
 extern void log_write(LogLevel level, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 

@@ -14,6 +14,9 @@
 #include "source.h"
 #include "text.h"
 
+#define FDS_FIRST 64
+#define FDS_OWN	  4 /* database, ticker, sources, signals */
+
 static void pusher_init(Pusher *p, Config *config, const CommandLine *cmd, Signals *signals);
 static void pusher_configure(Pusher *p);
 static void signals_take(Pusher *p);
@@ -25,6 +28,7 @@ static void wakes_expire(Pusher *p);
 static bool wake_due(Pusher *p, Wake wake, int64_t now);
 static int wakes_nearest(Pusher *p);
 static bool pusher_finished(const Pusher *p);
+static bool fds_reserve(Pusher *p, int room);
 static void loop_poll(Pusher *p);
 
 /*
@@ -60,6 +64,8 @@ loop_run(Config *config, const CommandLine *cmd, Signals *signals)
 		if (p.exit_code == EXIT_SUCCESS)
 			p.exit_code = EXIT_DATABASE;
 	}
+	if (p.once && (deliveries_dropped(p.deliveries) || fetches_dropped(p.fetches)))
+		p.exit_code = EXIT_DATABASE;
 	log_write(LOG_INFO, "stopped");
 	http_free(p.http);
 	deliveries_free(p.deliveries);
@@ -97,12 +103,14 @@ pusher_init(Pusher *p, Config *config, const CommandLine *cmd, Signals *signals)
 	p->deliveries = deliveries_create(p->http);
 	p->fetches = fetches_create(p->http);
 	p->sources = pgconn_create("sources", sources_event, p);
+	p->fds_room = FDS_FIRST;
+	p->fds = log_need(calloc(p->fds_room, sizeof(struct pollfd)));
 	p->wake[WAKE_BEAT] = monotonic_ms();
 	if (watchdog)
 		p->wake[WAKE_WATCHDOG] = monotonic_ms();
 	pusher_configure(p);
 	log_write(LOG_INFO, "ecstats-pusher %s, worker %s, dsn \"%s\"", PUSHER_VERSION, config->worker,
-			  shown);
+			  shown ? shown : "");
 	free(shown);
 }
 
@@ -311,14 +319,31 @@ pusher_finished(const Pusher *p)
 }
 
 /*
+ * fds_reserve makes room for so many descriptors; false without memory.
+ */
+static bool
+fds_reserve(Pusher *p, int room)
+{
+	struct pollfd *fds;
+
+	if (room <= p->fds_room)
+		return true;
+	fds = realloc(p->fds, room * 2 * sizeof(struct pollfd));
+	if (fds == NULL)
+		return false;
+	p->fds = fds;
+	p->fds_room = room * 2;
+	return true;
+}
+
+/*
  * loop_poll sleeps until something happens and lets its owner see to it.
  */
 static void
 loop_poll(Pusher *p)
 {
 	int nsockets = http_sockets(p->http);
-	int need = nsockets + 4;
-	int n = nsockets;
+	int n;
 	int db = -1;
 	int ticker = -1;
 	int sources = -1;
@@ -326,14 +351,11 @@ loop_poll(Pusher *p)
 	int i;
 	char drain[64];
 
-	if (p->fds_room < need)
-	{
-		p->fds_room = need * 2;
-		p->fds = realloc(p->fds, p->fds_room * sizeof(struct pollfd));
-		if (p->fds == NULL)
-			abort();
-	}
-	http_pollfds(p->http, p->fds);
+	/* Without memory for all sockets some wait until others are done. */
+	if (!fds_reserve(p, nsockets + FDS_OWN))
+		nsockets = p->fds_room - FDS_OWN;
+	n = nsockets;
+	http_pollfds(p->http, p->fds, nsockets);
 	if (pgconn_pollfd(p->db, &p->fds[n]))
 		db = n++;
 	if (p->ticker && pgconn_pollfd(p->ticker, &p->fds[n]))

@@ -8,6 +8,7 @@
 
 #include "config.h"
 #include "config_keys.h"
+#include "log.h"
 #include "text.h"
 
 #define OPTION_KEY 1000 /* getopt value of config_keys[0]; options of settings follow */
@@ -107,7 +108,7 @@ option_take(CommandLine *cmd, int option, char *value)
 			break;
 		case 'c':
 			free(cmd->config_file);
-			cmd->config_file = strdup(value);
+			cmd->config_file = log_need(strdup(value));
 			break;
 		case OPTION_ONCE:
 			cmd->mode = MODE_ONCE;
@@ -148,12 +149,12 @@ command_line_set(CommandLine *cmd, const char *key, const char *value)
 		if (strcmp(cmd->settings[i].key, key) == 0)
 		{
 			free(cmd->settings[i].value);
-			cmd->settings[i].value = strdup(value);
+			cmd->settings[i].value = log_need(strdup(value));
 			return;
 		}
 	}
 	cmd->settings[cmd->nsettings].key = key;
-	cmd->settings[cmd->nsettings].value = strdup(value);
+	cmd->settings[cmd->nsettings].value = log_need(strdup(value));
 	cmd->nsettings++;
 }
 
@@ -241,7 +242,7 @@ value_print(FILE *out, const Config *config, const ConfigKey *key)
 			if (place == (const void *) &config->dsn)
 			{
 				masked = dsn_mask(config->dsn);
-				fputs(masked, out);
+				fputs(masked ? masked : "", out);
 				free(masked);
 			}
 			else if (place == (const void *) &config->proxy && config->proxy[0])

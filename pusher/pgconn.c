@@ -40,6 +40,7 @@ struct PgConn
 	int64_t pause;	  /* ms, the last back-off */
 	int failures;	  /* since the last healthy session */
 	int64_t warned_at;
+	char reason[400]; /* of the last loss, its first line */
 };
 
 static void connect_poll(PgConn *conn);
@@ -56,7 +57,7 @@ static void notice_log(void *arg, const char *message);
 PgConn *
 pgconn_create(const char *label, PgHandler handler, void *arg)
 {
-	PgConn *conn = calloc(1, sizeof(PgConn));
+	PgConn *conn = log_need(calloc(1, sizeof(PgConn)));
 
 	conn->label = label;
 	conn->handler = handler;
@@ -143,19 +144,27 @@ pgconn_lose(PgConn *conn, const char *reason)
 {
 	int64_t now = monotonic_ms();
 	int64_t pause = backoff_next(conn);
-	char first_line[400];
 
-	snprintf(first_line, sizeof(first_line), "%.*s", (int) strcspn(reason, "\n"), reason);
+	snprintf(conn->reason, sizeof(conn->reason), "%.*s", (int) strcspn(reason, "\n"), reason);
 	conn->failures++;
 	if (conn->failures == 1 || now - conn->warned_at >= WARN_INTERVAL)
 	{
 		log_write(LOG_WARN, "%s: no connection: %s; next attempt in %lld ms", conn->label,
-				  first_line, (long long) pause);
+				  conn->reason, (long long) pause);
 		conn->warned_at = now;
 	}
 	session_drop(conn);
 	conn->retry_at = now + pause;
 	conn->handler(conn, PG_LOST, NULL, conn->arg);
+}
+
+/*
+ * pgconn_reason returns why the session was lost last, for people; the handler of PG_LOST may ask.
+ */
+const char *
+pgconn_reason(const PgConn *conn)
+{
+	return conn->reason;
 }
 
 /*
@@ -170,7 +179,7 @@ pgconn_healthy(PgConn *conn)
 
 /*
  * pgconn_send starts a statement (values as text) that must be done within timeout ms. False if
- * the session broke.
+ * the session broke or libpq could not take the statement; the handler has then been told PG_LOST.
  */
 bool
 pgconn_send(PgConn *conn, const char *sql, int nparams, const char *const *values, int64_t timeout)
@@ -433,7 +442,8 @@ backoff_next(PgConn *conn)
 }
 
 /*
- * pgconn_failure classifies a result by its SQLSTATE class.
+ * pgconn_failure classifies a result by its SQLSTATE class; what ended the session, of whatever
+ * class, is a failure of the connection.
  */
 PgFailure
 pgconn_failure(const PGresult *result)
@@ -445,12 +455,24 @@ pgconn_failure(const PGresult *result)
 		return PG_FINE;
 	sqlstate = pgconn_sqlstate(result);
 	/* Without a code the error is libpq's own: the connection broke. */
-	if (sqlstate[0] == '\0' || strncmp(sqlstate, "08", 2) == 0 || strncmp(sqlstate, "53", 2) == 0 ||
-		strncmp(sqlstate, "57", 2) == 0)
+	if (sqlstate[0] == '\0' || pgconn_ended(result) || strncmp(sqlstate, "08", 2) == 0 ||
+		strncmp(sqlstate, "53", 2) == 0 || strncmp(sqlstate, "57", 2) == 0)
 		return PG_FAIL_CONNECTION;
 	if (strncmp(sqlstate, "40", 2) == 0)
 		return PG_FAIL_RETRY;
 	return PG_FAIL_BUG;
+}
+
+/*
+ * pgconn_ended says whether an error is the last of its session: all but a plain ERROR.
+ */
+bool
+pgconn_ended(const PGresult *result)
+{
+	const char *severity =
+		result ? PQresultErrorField(result, PG_DIAG_SEVERITY_NONLOCALIZED) : NULL;
+
+	return severity == NULL || strcmp(severity, "ERROR") != 0;
 }
 
 /*

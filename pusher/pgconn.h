@@ -47,6 +47,7 @@ extern void pgconn_configure(PgConn *conn, const PgSettings *settings);
 extern void pgconn_open(PgConn *conn);
 extern void pgconn_close(PgConn *conn);
 extern void pgconn_lose(PgConn *conn, const char *reason);
+extern const char *pgconn_reason(const PgConn *conn);
 extern void pgconn_healthy(PgConn *conn);
 extern bool pgconn_send(PgConn *conn, const char *sql, int nparams, const char *const *values,
 						int64_t timeout);
@@ -62,6 +63,7 @@ extern void pgconn_pump(PgConn *conn, short revents);
 
 extern PGconn *pgconn_connect_start(const PgSettings *settings);
 extern PgFailure pgconn_failure(const PGresult *result);
+extern bool pgconn_ended(const PGresult *result);
 extern const char *pgconn_sqlstate(const PGresult *result);
 
 extern int64_t monotonic_ms(void);

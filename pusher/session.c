@@ -167,6 +167,13 @@ settle_send(Pusher *p)
 	char *batch = deliveries_batch(p->deliveries);
 	const char *values[] = {p->config->worker, batch};
 
+	if (batch == NULL)
+	{
+		log_write(LOG_ERROR, "out of memory: outcomes wait to be settled");
+		p->held[SQL_SETTLE] = monotonic_ms() + LOOK_AGAIN;
+		wake_by(p, WAKE_HELD, p->held[SQL_SETTLE]);
+		return;
+	}
 	statement_send(p, SQL_SETTLE, delivery_settle_sql, 2, values);
 	free(batch);
 }

@@ -105,6 +105,8 @@ sources_claim_done(Pusher *p, const PGresult *result)
 void
 sources_next(Pusher *p)
 {
+	if (!p->receiving)
+		fetches_expire(p->fetches, monotonic_ms());
 	if (p->done || fetches_held(p->fetches) == 0)
 		return;
 	if (pgconn_closed(p->sources))
@@ -150,8 +152,10 @@ receive_send(Pusher *p)
 		return;
 	}
 	values[3] = offer.result;
-	p->receiving = pgconn_send(p->sources, fetch_receive_sql, 4, values,
-							   p->config->receive_timeout + DEADLINE_SLACK);
+	/* Before it is sent: a page that cannot be sent counts as one under which the session broke. */
+	p->receiving = true;
+	pgconn_send(p->sources, fetch_receive_sql, 4, values,
+				p->config->receive_timeout + DEADLINE_SLACK);
 	free(offer.result);
 }
 
@@ -202,18 +206,17 @@ receive_done(Pusher *p, const PGresult *result)
 }
 
 /*
- * receive_failed keeps the page for another try. A statement that was cancelled, by its time-out or
- * by hand, counts as refused although its class is that of a broken session: else a page that takes
- * too long would be tried for ever.
+ * receive_failed keeps the page for another try. Any plain ERROR counts as refused, even of a class
+ * that elsewhere makes the session anew (cancelled by its time-out, no memory, disk full): it says
+ * something about the page, and what it says is handed over in the end.
  */
 static void
 receive_failed(Pusher *p, const PGresult *result, bool receiving)
 {
 	const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
-	bool cancelled = strcmp(pgconn_sqlstate(result), "57014") == 0;
 	char why[500];
 
-	if (!cancelled && pgconn_failure(result) == PG_FAIL_CONNECTION)
+	if (pgconn_ended(result))
 	{
 		p->receiving = receiving; /* it is lost under the page */
 		pgconn_lose(p->sources, PQresultErrorMessage(result));
@@ -223,25 +226,32 @@ receive_failed(Pusher *p, const PGresult *result, bool receiving)
 	log_write(LOG_WARN, "statement \"%s\" failed: SQLSTATE %s", receiving ? "receive" : "prepare",
 			  pgconn_sqlstate(result));
 	p->receive_held = monotonic_ms() + HOLD_CONFLICT;
-	if (!receiving)
-		p->sources_ready = false;
-	if (!receiving || pgconn_failure(result) == PG_FAIL_RETRY)
+	if (receiving && pgconn_failure(result) == PG_FAIL_RETRY)
 		return;
-	if (!p->once)
+	if (!receiving || !p->once)
 		p->receive_held = monotonic_ms() + HOLD_REFUSED;
+	if (!receiving)
+	{
+		p->sources_ready = false;
+		return;
+	}
 	snprintf(why, sizeof(why), "SQLSTATE %s: %s", pgconn_sqlstate(result), message ? message : "");
 	fetches_refused(p->fetches, why);
 }
 
 /*
- * sources_lost keeps the pages for the next session. One under which sessions break time and again
- * is not tried for ever.
+ * sources_lost keeps the pages for the next session, until their leases are over. One under which
+ * sessions break time and again, or that libpq cannot send, is not tried that long: it may be what
+ * breaks the server.
  */
 static void
 sources_lost(Pusher *p)
 {
+	char why[500];
+
+	snprintf(why, sizeof(why), "the connection broke: %s", pgconn_reason(p->sources));
 	if (p->receiving)
-		fetches_refused(p->fetches, "the connection broke, or there was no answer in time");
+		fetches_lost(p->fetches, why);
 	p->receiving = false;
 	p->sources_ready = false;
 	p->wake[WAKE_SOURCES_IDLE] = 0;

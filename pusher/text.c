@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <libpq-fe.h>
 
@@ -186,10 +187,31 @@ utf8_length(const unsigned char *p, size_t left, bool *cut)
 }
 
 /*
- * url_mask reduces a URL to what may be shown: scheme, host and port. Path and query hold the key
- * of most chat robots, the part before '@' a password.
+ * text_mask replaces each occurrence of a secret by "***", in place and whatever its case (host names
+ * lose theirs). What is shorter than four bytes is no secret, and would make the text unreadable.
  */
 void
+text_mask(char *text, const char *secret, size_t length)
+{
+	char *p;
+
+	if (length < 4)
+		return;
+	for (p = text; strlen(p) >= length; p++)
+	{
+		if (strncasecmp(p, secret, length) != 0)
+			continue;
+		memcpy(p, "***", 3);
+		memmove(p + 3, p + length, strlen(p + length) + 1);
+		p += 2;
+	}
+}
+
+/*
+ * url_mask reduces a URL to what may be shown: scheme, host and port. Path and query hold the key
+ * of most chat robots, the part before '@' a password. Returns whether there is a host to show.
+ */
+bool
 url_mask(const char *url, char *out, size_t size)
 {
 	const char *host = strstr(url, "://");
@@ -197,10 +219,12 @@ url_mask(const char *url, char *out, size_t size)
 	const char *at;
 	const char *host_end;
 
-	if (host == NULL)
+	if (host == NULL || host - url > 8 ||
+		(int) strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") !=
+			host - url)
 	{
 		snprintf(out, size, "(not a URL)");
-		return;
+		return false;
 	}
 	host += 3;
 	end = host + strcspn(host, "/?#\\");
@@ -216,10 +240,12 @@ url_mask(const char *url, char *out, size_t size)
 		host_end = host + 1 + strspn(host + 1, "abcdefABCDEF0123456789:.]");
 	if (host_end < end && *host_end == ':')
 		host_end += 1 + strspn(host_end + 1, "0123456789");
-	if (host_end != end)
+	/* So may be what looks like them, with an '@' that comes too late. */
+	if (host_end != end || (host == strstr(url, "://") + 3 && strchr(end, '@')))
 		end = host;
 	snprintf(out, size, "%.*s://%.*s/…", (int) (strstr(url, "://") - url), url, (int) (end - host),
 			 host);
+	return end > host;
 }
 
 /*

@@ -15,6 +15,7 @@
 
 #include "address.h"
 #include "config.h"
+#include "failure.h"
 #include "pgconn.h"
 #include "text.h"
 #include "transfer.h"
@@ -23,59 +24,77 @@
 
 #define BODY_ROOM_FIRST 16384 /* bytes; doubled as more comes, whatever the answer promises */
 
+static const char *request_fault(const HttpRequest *request);
 static bool transfer_options(Transfer *t, const HttpSettings *settings, const HttpRequest *request);
-static bool request_check(const HttpRequest *request, char *why, size_t size);
-static void method_set(Transfer *t, const HttpRequest *request);
-static const char *error_kind(const Transfer *t, CURLcode code);
-static void error_text(Transfer *t, CURLcode code);
+static bool callbacks_set(Transfer *t);
+static bool method_set(Transfer *t, const HttpRequest *request);
+static bool headers_complete(Transfer *t);
+static bool answer_whole(const Transfer *t);
 static void body_finish(Transfer *t, CURLcode code);
 static curl_socket_t on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *address);
 static int on_before_request(void *arg, char *peer, char *local, int peer_port, int local_port);
 static size_t on_body(char *data, size_t size, size_t count, void *arg);
 static bool body_collect(Transfer *t, const char *data, size_t length);
 static size_t on_header(char *data, size_t size, size_t count, void *arg);
-static void header_keep(Transfer *t, int i, const char *value, size_t length);
+static bool header_keep(Transfer *t, int i, const char *value, size_t length);
 static void headers_forget(Transfer *t);
 
+/* Sets an option if all before it could be set; libcurl may have no memory. */
+#define SET(option, value)                                                \
+	do                                                                    \
+	{                                                                     \
+		good = good && curl_easy_setopt(easy, option, value) == CURLE_OK; \
+	} while (0)
+
 /*
- * transfer_create makes a request that is ready to be started. If it cannot be, easy is NULL and
- * the result says why: the caller ends it with transfer_fail.
+ * transfer_create makes a request that is ready to be started, and takes its header lines over. If it
+ * cannot be started, easy is NULL and the result says why: the caller ends it with transfer_fail.
+ * NULL, and nothing taken over, without memory.
  */
 Transfer *
 transfer_create(const HttpSettings *settings, const HttpRequest *request, HttpDone done, void *arg)
 {
 	Transfer *t = calloc(1, sizeof(Transfer));
+	const char *why;
 
+	if (t == NULL)
+		return NULL;
 	t->done = done;
 	t->arg = arg;
 	t->started = monotonic_ms();
 	t->collects = request->max_body > 0;
 	t->limit = t->collects ? request->max_body : settings->max_response;
+	t->limit_name = t->collects ? request->limit_name : "max_response of the pusher";
 	t->max_headers = settings->max_response;
 	t->keep = request->keep;
 	t->headers = request->headers;
+	t->url = strdup(request->url);
 	t->body = strdup(request->body);
 	t->allow_private = request->allow_private;
 	t->proxied = settings->proxy[0] != '\0';
 
-	if (!request_check(request, t->result.error, sizeof(t->result.error)))
-		return t;
-	t->easy = curl_easy_init();
-	if (t->easy && !transfer_options(t, settings, request))
+	why = t->url && t->body ? request_fault(request) : "out of memory";
+	if (why == NULL)
 	{
-		curl_easy_cleanup(t->easy);
-		t->easy = NULL;
+		t->easy = curl_easy_init();
+		if (t->easy && !transfer_options(t, settings, request))
+		{
+			curl_easy_cleanup(t->easy);
+			t->easy = NULL;
+		}
+		if (t->easy == NULL)
+			why = "libcurl refused the request";
 	}
-	if (t->easy == NULL)
-		snprintf(t->result.error, sizeof(t->result.error), "libcurl refused the request");
+	if (why)
+		snprintf(t->result.error, sizeof(t->result.error), "%s", why);
 	return t;
 }
 
 /*
- * request_check refuses what could smuggle lines into the request.
+ * request_fault finds what could smuggle lines into the request; NULL: nothing.
  */
-static bool
-request_check(const HttpRequest *request, char *why, size_t size)
+static const char *
+request_fault(const HttpRequest *request)
 {
 	const struct curl_slist *h;
 	const char *p;
@@ -86,93 +105,115 @@ request_check(const HttpRequest *request, char *why, size_t size)
 			break;
 	}
 	if (*p || p == request->method)
-	{
-		snprintf(why, size, "the method is not a word of capitals");
-		return false;
-	}
+		return "the method is not a word of capitals";
 	for (h = request->headers; h; h = h->next)
 	{
 		size_t name = strcspn(h->data, ":");
 
 		if (strpbrk(h->data, "\r\n") || name == 0 || h->data[name] != ':')
-		{
-			snprintf(why, size, "a header line is not of the form \"Name: value\"");
-			return false;
-		}
+			return "a header line is not of the form \"Name: value\"";
 	}
-	return true;
+	return NULL;
 }
 
 /*
- * transfer_options sets all of libcurl's options of one request.
+ * transfer_options sets all of libcurl's options of one request; false if one that counts could not
+ * be set, for without it the request would not be the one that was meant.
  */
 static bool
 transfer_options(Transfer *t, const HttpSettings *settings, const HttpRequest *request)
 {
 	CURL *easy = t->easy;
 	int64_t connect = settings->connect_timeout;
+	bool good = true;
 
 	if (connect > request->timeout)
 		connect = request->timeout;
-	curl_easy_setopt(easy, CURLOPT_PRIVATE, t);
-	curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, t->curl_error);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
 #if LIBCURL_VERSION_NUM >= 0x075700
 	/* A time-out must not wait for the thread that still looks a name up. */
 	curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
 #endif
+	/* A libcurl without HTTP/2 refuses this, and speaks HTTP/1.1. */
 	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long) CURL_HTTP_VERSION_2TLS);
-	curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
-	curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
-	curl_easy_setopt(easy, CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
-	curl_easy_setopt(easy, CURLOPT_USERAGENT, "ecstats-pusher/" PUSHER_VERSION);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long) request->timeout);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long) connect);
-	curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, CONNECTION_MAX_IDLE);
 	curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, t);
-	curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-	curl_easy_setopt(easy, CURLOPT_HEADERDATA, t);
-	curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
-	curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, t);
-	curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request);
-	curl_easy_setopt(easy, CURLOPT_PREREQDATA, t);
+	SET(CURLOPT_NOSIGNAL, 1L);
+	SET(CURLOPT_PROTOCOLS_STR, "http,https");
+	SET(CURLOPT_FOLLOWLOCATION, 0L);
+	SET(CURLOPT_NETRC, (long) CURL_NETRC_IGNORED);
+	SET(CURLOPT_SSLVERSION, (long) CURL_SSLVERSION_TLSv1_2);
+	SET(CURLOPT_SSL_VERIFYPEER, 1L);
+	SET(CURLOPT_SSL_VERIFYHOST, 2L);
+	if (settings->ca_file[0])
+		SET(CURLOPT_CAINFO, settings->ca_file);
+	SET(CURLOPT_TIMEOUT_MS, (long) request->timeout);
+	SET(CURLOPT_CONNECTTIMEOUT_MS, (long) connect);
+	SET(CURLOPT_MAXAGE_CONN, CONNECTION_MAX_IDLE);
+	/* Set even when empty: else http_proxy and no_proxy of the environment would be asked. */
+	SET(CURLOPT_PROXY, settings->proxy);
+	SET(CURLOPT_NOPROXY, "");
+	SET(CURLOPT_USERAGENT, "ecstats-pusher/" PUSHER_VERSION);
 	/* Compressed pages are undone piece by piece; the limit is for what comes out. */
 	if (t->collects)
-		curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
-	/* Set even when empty: else http_proxy and no_proxy of the environment would be asked. */
-	curl_easy_setopt(easy, CURLOPT_PROXY, settings->proxy);
-	curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
-	if (settings->ca_file[0])
-		curl_easy_setopt(easy, CURLOPT_CAINFO, settings->ca_file);
-	method_set(t, request);
-	return curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https") == CURLE_OK &&
-		   curl_easy_setopt(easy, CURLOPT_URL, request->url) == CURLE_OK;
+		SET(CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
+	SET(CURLOPT_URL, request->url);
+	return good && callbacks_set(t) && method_set(t, request);
 }
 
 /*
- * method_set sets method, header lines and body; what libcurl would add by itself is taken out.
+ * callbacks_set names the functions that libcurl calls.
  */
-static void
+static bool
+callbacks_set(Transfer *t)
+{
+	CURL *easy = t->easy;
+	bool good = true;
+
+	SET(CURLOPT_PRIVATE, t);
+	SET(CURLOPT_ERRORBUFFER, t->curl_error);
+	SET(CURLOPT_WRITEFUNCTION, on_body);
+	SET(CURLOPT_WRITEDATA, t);
+	SET(CURLOPT_HEADERFUNCTION, on_header);
+	SET(CURLOPT_HEADERDATA, t);
+	SET(CURLOPT_OPENSOCKETFUNCTION, on_open);
+	SET(CURLOPT_OPENSOCKETDATA, t);
+	SET(CURLOPT_PREREQFUNCTION, on_before_request);
+	SET(CURLOPT_PREREQDATA, t);
+	return good;
+}
+
+/*
+ * method_set sets method, header lines and body.
+ */
+static bool
 method_set(Transfer *t, const HttpRequest *request)
+{
+	CURL *easy = t->easy;
+	bool good = headers_complete(t);
+
+	if (strcmp(request->method, "GET") == 0)
+		SET(CURLOPT_HTTPGET, 1L);
+	else
+	{
+		SET(CURLOPT_POST, 1L);
+		SET(CURLOPT_POSTFIELDS, t->body);
+		SET(CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) strlen(t->body));
+		if (strcmp(request->method, "POST") != 0)
+			SET(CURLOPT_CUSTOMREQUEST, request->method);
+	}
+	SET(CURLOPT_HTTPHEADER, t->headers);
+	return good;
+}
+
+/*
+ * headers_complete takes out the header lines that libcurl would add by itself.
+ */
+static bool
+headers_complete(Transfer *t)
 {
 	static const char *const unwanted[] = {"Expect:", "Content-Type:", "Accept:"};
 	struct curl_slist *h;
 	size_t i;
 
-	if (strcmp(request->method, "GET") == 0)
-		curl_easy_setopt(t->easy, CURLOPT_HTTPGET, 1L);
-	else
-	{
-		curl_easy_setopt(t->easy, CURLOPT_POST, 1L);
-		curl_easy_setopt(t->easy, CURLOPT_POSTFIELDS, t->body);
-		curl_easy_setopt(t->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t) strlen(t->body));
-		if (strcmp(request->method, "POST") != 0)
-			curl_easy_setopt(t->easy, CURLOPT_CUSTOMREQUEST, request->method);
-	}
 	for (i = 0; i < sizeof(unwanted) / sizeof(unwanted[0]); i++)
 	{
 		for (h = t->headers; h; h = h->next)
@@ -180,10 +221,14 @@ method_set(Transfer *t, const HttpRequest *request)
 			if (strncasecmp(h->data, unwanted[i], strlen(unwanted[i])) == 0)
 				break;
 		}
+		if (h)
+			continue;
+		h = curl_slist_append(t->headers, unwanted[i]);
 		if (h == NULL)
-			t->headers = curl_slist_append(t->headers, unwanted[i]);
+			return false;
+		t->headers = h;
 	}
-	curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
+	return true;
 }
 
 /*
@@ -209,6 +254,11 @@ transfer_finish(Transfer *t, CURLcode code)
 	r->elapsed = monotonic_ms() - t->started;
 	curl_easy_getinfo(t->easy, CURLINFO_RESPONSE_CODE, &r->status);
 	r->request_sent = t->began;
+	if (code == CURLE_OK && !answer_whole(t))
+	{
+		snprintf(t->curl_error, sizeof(t->curl_error), "the connection ended inside the answer");
+		code = CURLE_PARTIAL_FILE;
+	}
 	r->truncated = t->too_large;
 	if (t->collects)
 		body_finish(t, code);
@@ -216,10 +266,30 @@ transfer_finish(Transfer *t, CURLcode code)
 		utf8_clean(t->raw, t->kept, r->response, sizeof(r->response));
 	if (code != CURLE_OK)
 	{
-		r->error_kind = error_kind(t, code);
-		error_text(t, code);
+		r->error_kind = failure_kind(t, code);
+		failure_text(t, code);
 	}
 	t->done(t->arg, r);
+}
+
+/*
+ * answer_whole says whether what libcurl takes for an answer may be one. It is content with an end
+ * inside the header lines, with an empty body that only the end of the connection ends, and with a
+ * compressed body of which nothing can be unpacked: each would pass for an empty page.
+ */
+static bool
+answer_whole(const Transfer *t)
+{
+	long version = CURL_HTTP_VERSION_NONE;
+	curl_off_t raw = 0;
+
+	if (!t->headers_ended || t->result.status < 200)
+		return false;
+	if (!t->collects || t->received > 0 || t->result.status == 204 || t->result.status == 304)
+		return true;
+	curl_easy_getinfo(t->easy, CURLINFO_HTTP_VERSION, &version);
+	curl_easy_getinfo(t->easy, CURLINFO_SIZE_DOWNLOAD_T, &raw);
+	return raw == 0 && (t->framed || version >= CURL_HTTP_VERSION_2_0);
 }
 
 /*
@@ -239,78 +309,6 @@ body_finish(Transfer *t, CURLcode code)
 }
 
 /*
- * error_kind names the class of a failure in the contract's words.
- */
-static const char *
-error_kind(const Transfer *t, CURLcode code)
-{
-	if (t->too_large)
-		return "too_large";
-	if (t->no_memory)
-		return "other";
-	if (t->repeated)
-		return "reset";
-	if (t->refused && !t->began && !t->opened)
-		return "refused_address";
-
-	switch (code)
-	{
-		case CURLE_COULDNT_RESOLVE_HOST:
-		case CURLE_COULDNT_RESOLVE_PROXY:
-			return "dns";
-		case CURLE_COULDNT_CONNECT:
-			return "connect";
-		case CURLE_SSL_CONNECT_ERROR:
-		case CURLE_PEER_FAILED_VERIFICATION:
-		case CURLE_SSL_CACERT_BADFILE:
-		case CURLE_SSL_CERTPROBLEM:
-		case CURLE_SSL_CIPHER:
-		case CURLE_SSL_ISSUER_ERROR:
-		case CURLE_SSL_INVALIDCERTSTATUS:
-		case CURLE_SSL_CLIENTCERT:
-		case CURLE_SSL_SHUTDOWN_FAILED:
-		case CURLE_SSL_ENGINE_INITFAILED:
-		case CURLE_USE_SSL_FAILED:
-			return "tls";
-		case CURLE_OPERATION_TIMEDOUT:
-			return "timeout";
-		case CURLE_GOT_NOTHING:
-		case CURLE_SEND_ERROR:
-		case CURLE_RECV_ERROR:
-		case CURLE_PARTIAL_FILE:
-		case CURLE_HTTP2:
-		case CURLE_HTTP2_STREAM:
-			return "reset";
-		default:
-			return "other";
-	}
-}
-
-/*
- * error_text writes why a request failed, for people; never with a part of the URL's path, which
- * holds the key of most targets.
- */
-static void
-error_text(Transfer *t, CURLcode code)
-{
-	char raw[sizeof(t->result.error)];
-
-	if (t->too_large)
-		snprintf(raw, sizeof(raw), "the answer is longer than %lld bytes", (long long) t->limit);
-	else if (t->no_memory)
-		snprintf(raw, sizeof(raw), "out of memory");
-	else if (t->repeated)
-		snprintf(raw, sizeof(raw), "the connection broke before an answer began");
-	else if (t->refused && !t->opened)
-		snprintf(raw, sizeof(raw), "the address is private or reserved: allow_private is off");
-	else if (t->curl_error[0] && strpbrk(t->curl_error, "/?") == NULL)
-		snprintf(raw, sizeof(raw), "%s", t->curl_error);
-	else
-		snprintf(raw, sizeof(raw), "%s", curl_easy_strerror(code));
-	utf8_clean(raw, strlen(raw), t->result.error, sizeof(t->result.error));
-}
-
-/*
  * transfer_free frees a request that the engine no longer knows.
  */
 void
@@ -321,6 +319,7 @@ transfer_free(Transfer *t)
 	curl_slist_free_all(t->headers);
 	headers_forget(t);
 	free(t->result.body);
+	free(t->url);
 	free(t->body);
 	free(t);
 }
@@ -445,7 +444,7 @@ on_header(char *data, size_t size, size_t count, void *arg)
 	t->header_bytes += length;
 	if (t->header_bytes > (size_t) t->max_headers)
 	{
-		t->too_large = true;
+		t->long_headers = true;
 		return 0;
 	}
 	if (length >= 5 && strncmp(data, "HTTP/", 5) == 0)
@@ -453,6 +452,11 @@ on_header(char *data, size_t size, size_t count, void *arg)
 		headers_forget(t);
 		return length;
 	}
+	if (length > 0 && (data[0] == '\r' || data[0] == '\n'))
+		t->headers_ended = true;
+	if (strncasecmp(data, "content-length:", length < 15 ? length : 15) == 0 ||
+		strncasecmp(data, "transfer-encoding:", length < 18 ? length : 18) == 0)
+		t->framed = true;
 	for (i = 0; i < HTTP_HEADERS_KEPT && t->keep[i].name; i++)
 	{
 		name = strlen(t->keep[i].name);
@@ -462,15 +466,20 @@ on_header(char *data, size_t size, size_t count, void *arg)
 			;
 		while (end > begin && isspace((unsigned char) data[end - 1]))
 			end--;
-		header_keep(t, i, data + begin, end - begin);
+		if (!header_keep(t, i, data + begin, end - begin))
+		{
+			t->no_memory = true;
+			return 0;
+		}
 	}
 	return length;
 }
 
 /*
- * header_keep stores a header line's value, behind what an earlier line of a list said.
+ * header_keep stores a header line's value, behind what an earlier line of a list said. False without
+ * memory.
  */
-static void
+static bool
 header_keep(Transfer *t, int i, const char *value, size_t length)
 {
 	const HttpKeep *keep = &t->keep[i];
@@ -482,26 +491,29 @@ header_keep(Transfer *t, int i, const char *value, size_t length)
 	if (keep->list && old)
 		used = strlen(old) + 2;
 	if (used + 1 >= keep->size)
-		return;
+		return true;
 	room = keep->size - used < length + 1 ? keep->size - used : length + 1;
 	out = realloc(old, used + room);
 	if (out == NULL)
-		abort();
+		return false;
 	if (used)
 		memcpy(out + used - 2, ", ", 2);
 	utf8_clean(value, length, out + used, room);
 	t->result.headers[i].name = keep->name;
 	t->result.headers[i].value = out;
+	return true;
 }
 
 /*
- * headers_forget frees the header lines that were kept.
+ * headers_forget frees the header lines that were kept, and forgets what they said.
  */
 static void
 headers_forget(Transfer *t)
 {
 	int i;
 
+	t->headers_ended = false;
+	t->framed = false;
 	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
 	{
 		free(t->result.headers[i].value);

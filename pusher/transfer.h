@@ -11,20 +11,25 @@ typedef struct Transfer
 	struct Transfer *next;
 	CURL *easy;
 	struct curl_slist *headers;
+	char *url;
 	char *body;
 	HttpDone done;
 	void *arg;
-	int64_t started;	 /* monotonic ms */
-	int64_t limit;		 /* bytes of the answer's body */
+	int64_t started; /* monotonic ms */
+	int64_t limit;	 /* bytes of the answer's body */
+	const char *limit_name;
 	int64_t max_headers; /* bytes of its header lines */
 	const HttpKeep *keep;
 	bool allow_private;
 	bool proxied;
-	bool opened;	/* a socket to an allowed address was made */
-	bool refused;	/* an address was refused */
-	bool began;		/* the request was about to be written */
-	bool repeated;	/* libcurl wanted to write it once more */
-	bool too_large; /* the answer passed its limit */
+	bool opened;	   /* a socket to an allowed address was made */
+	bool refused;	   /* an address was refused */
+	bool began;		   /* the request was about to be written */
+	bool repeated;	   /* libcurl wanted to write it once more */
+	bool too_large;	   /* the answer passed its limit */
+	bool long_headers; /* its header lines did */
+	bool headers_ended;
+	bool framed; /* the answer said how its end is known */
 	bool no_memory;
 	bool collects;	 /* the whole body is wanted */
 	size_t received; /* bytes of the body, decoded */

@@ -24,7 +24,9 @@ def packed(body, **more):
 
 class Api(Receiver):
     """kinds beyond the receiver's: ends_early (promises more, then ends in good order), promises_less,
-    chunk_break (the connection ends between two chunks), drip (a byte now and then)."""
+    chunk_break (the connection ends between two chunks), drip (a byte now and then), drip_headers (the
+    same before the body), raw (the body is the whole answer, status line and all; then the end),
+    raw_on (the connection stays)."""
 
     def __init__(self, orders=25, certificate=None):
         super().__init__(certificate=certificate)
@@ -48,6 +50,15 @@ class Api(Receiver):
                 peer.sendall(b"x")
                 time.sleep(0.05)  # the misbehaviour itself
             return False
+        if answer.kind == "drip_headers":
+            peer.sendall(b"HTTP/1.1 200 X\r\n")
+            for n in range(1000):
+                peer.sendall(b"X-%d: y\r\n" % n)
+                time.sleep(0.05)  # the misbehaviour itself
+            return False
+        if answer.kind in ("raw", "raw_on"):
+            peer.sendall(body)
+            return answer.kind == "raw_on"
         return super()._answer(peer, answer, request)
 
     def _provider(self, r):

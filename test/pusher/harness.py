@@ -36,7 +36,7 @@ def failed():
     return _failed
 
 
-def wait_until(condition, seconds=15):
+def wait_until(condition, seconds=60):
     """Polls a condition until it holds or the deadline passes; returns its last value."""
     deadline = time.monotonic() + seconds
     while True:
@@ -74,14 +74,14 @@ class Pusher:
         self.errors.seek(0)
         return self.errors.read()
 
-    def connected(self, times=1, seconds=15):
+    def connected(self, times=1, seconds=60):
         """Waits until it listens (for the n-th time)."""
         return wait_until(lambda: self.log().count("connected\n") >= times, seconds)
 
     def signal(self, number):
         self.process.send_signal(number)
 
-    def wait(self, seconds=20):
+    def wait(self, seconds=60):
         """Exit code, or None if it still runs at the deadline."""
         try:
             return self.process.wait(seconds)
@@ -106,7 +106,7 @@ class Pusher:
 def once(*options, db=DB, env=None):
     """Runs the pusher with --once; returns (exit code, log)."""
     p = Pusher("--once", *options, db=db, env=env)
-    code = p.wait(40)
+    code = p.wait(120)
     if code is None:
         p.process.kill()
         p.process.wait()
@@ -119,6 +119,11 @@ def run(*options, env=None):
         [PUSHER, *options], capture_output=True, text=True, timeout=30, env={**os.environ, **(env or {})}
     )
     return done.returncode, done.stdout, done.stderr
+
+
+def faults(**more):
+    """Environment in which the pusher meets the faults of faults.c."""
+    return {"LD_PRELOAD": WORK + "/faults.so", **{"FAULT_" + k.upper(): str(v) for k, v in more.items()}}
 
 
 class Cable:
@@ -226,7 +231,7 @@ def status(delivery):
     return sql("SELECT status FROM ecstats.deliveries WHERE id = %d" % delivery)
 
 
-def sent(delivery, seconds=15):
+def sent(delivery, seconds=60):
     """Waits until a delivery is sent."""
     return wait_until(lambda: status(delivery) == "sent", seconds)
 

@@ -47,5 +47,7 @@ $compile -o address_test "$here/address_test.c" "$source/address.c" && ./address
 	fail "address_test passes"
 $compile -o text_test "$here/text_test.c" "$source/text.c" $(pkg-config --libs libpq) && ./text_test ||
 	fail "text_test passes"
+$compile $(pkg-config --cflags libcurl jansson) -fno-builtin -shared -fPIC -o faults.so "$here/faults.c" -ldl ||
+	fail "faults.so can be built"
 
 "${PYTHON:-/usr/bin/python3}" "$here/suite.py"

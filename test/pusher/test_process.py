@@ -13,7 +13,7 @@ from test_transport import SECRETS, WECOM, wecom
 GATE = Answer("gate")
 
 
-def waiting(receiver, count, seconds=10):
+def waiting(receiver, count, seconds=60):
     return wait_until(lambda: receiver.waiting >= count, seconds)
 
 
@@ -40,13 +40,14 @@ def test_concurrency(receiver):
 def test_waking(receiver):
     name = wecom(receiver)
     queued = push(name)
-    with Pusher() as p:
+    # Nothing but the notification can be what wakes it.
+    with Pusher("--poll-interval", "1h", "--beat-interval", "1h") as p:
         check(sent(queued), "what was queued before the start is found without a notification", p.log())
         started = time.monotonic()
         fresh = push(name)
-        good = sent(fresh, 10)
-        check(good, "a notification wakes it (%.0f ms)" % ((time.monotonic() - started) * 1000), p.log())
-        check(time.monotonic() - started < 10, "long before the poll interval of 60 s is over")
+        good = sent(fresh)
+        check(good, "a notification wakes it", p.log())
+        print("# it took %.0f ms" % ((time.monotonic() - started) * 1000))
         check(sql("SELECT count(*) FROM ecstats.pushers WHERE last_beat > now() - interval '1 min'") != "0", "it gives signs of life")
         later = int(
             sql(
@@ -56,7 +57,7 @@ def test_waking(receiver):
             )
         )
         check(sent(later), "the beat's answer wakes it for what becomes due later", p.log())
-        late = "extract(epoch FROM started_at - (SELECT created_at FROM ecstats.deliveries WHERE id = %d)) BETWEEN 2.9 AND 12" % later
+        late = "extract(epoch FROM started_at - (SELECT created_at FROM ecstats.deliveries WHERE id = %d)) >= 2.9" % later
         equal(attempt(later, late), "t", "at its time")
     with Pusher("--poll-interval", "200ms", "--beat-interval", "1h") as p:
         p.connected()
@@ -64,7 +65,7 @@ def test_waking(receiver):
         sent(d)
         quiet = "UPDATE ecstats.deliveries SET status = 'pending', next_attempt_at = now(), moves = moves + 1, sent_at = NULL WHERE id = %d"
         sql(quiet % d)
-        check(wait_until(lambda: attempts(d) == 2, 5), "without a notification polling finds what is due", p.log())
+        check(wait_until(lambda: attempts(d) == 2), "without a notification polling finds what is due", p.log())
 
 
 def test_sigterm(receiver):
@@ -87,7 +88,7 @@ def test_sigterm(receiver):
         p.signal(signal.SIGTERM)
         wait_until(lambda: "stopping" in p.log())
         p.signal(signal.SIGTERM)
-        equal(p.wait(5), 1, "a second SIGTERM stops at once, exit code 1")
+        equal(p.wait(), 1, "a second SIGTERM stops at once, exit code 1")
     receiver.gate.set()
     sql("UPDATE ecstats.deliveries SET lease_until = now() WHERE status = 'sending'")
     once()
@@ -135,14 +136,14 @@ def test_database_loss(receiver):
         check(sent(d), "the outcome is settled after the reconnect", p.log())
         equal((len(receiver.seen(WECOM)) - before, attempts(d)), (1, 1), "with one request and one attempt")
         check(p.connected(2), "it has connected anew")
-        check(sent(push(name), 5), "and listens again", p.log())
+        check(sent(push(name)), "and listens again", p.log())
         # Refused while nobody may connect; what is queued meanwhile is found afterwards.
         sql("ALTER DATABASE %s ALLOW_CONNECTIONS false" % DB, db="postgres")
         sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s'" % DB, db="postgres")
         wait_until(lambda: p.log().count("no connection") >= 2)
         sql("ALTER DATABASE %s ALLOW_CONNECTIONS true" % DB, db="postgres")
         check(p.connected(3), "it comes back after an outage", p.log())
-        check(sent(push(name), 5), "and delivers", p.log())
+        check(sent(push(name)), "and delivers", p.log())
 
 
 def test_cable(receiver):
@@ -171,10 +172,9 @@ def test_cable(receiver):
 
 
 def test_unreachable(receiver):
-    started = time.monotonic()
     p = Pusher("--once", "--dsn", "host=127.0.0.1 port=1 dbname=x")
     equal(p.wait(), 1, "--once without a database exits 1")
-    check(time.monotonic() - started < 5, "soon")
+    equal(p.log().count("no connection"), 1, "without a second attempt")
 
 
 def test_logs(receiver):
@@ -357,7 +357,7 @@ def test_notify_socket(receiver):
     path = WORK + "/notify.sock"
     manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     manager.bind(path)
-    manager.settimeout(10)
+    manager.settimeout(60)
     got = []
     with Pusher(env={"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000"}) as p:
         while got.count("WATCHDOG=1") < 3:

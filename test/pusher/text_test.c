@@ -32,8 +32,26 @@ static const char *const urls[][2] = {
 	{"https://host?key=secret", "https://host/…"},
 	{"https://host#secret", "https://host/…"},
 	{"http://[::1]:80/secret", "http://[::1]:80/…"},
+	{"https://secret/x@host/", "https:///…"},
+	{"https://user:77/x@host/", "https:///…"},
+	{"https://user:s@host/x@y", "https://host/…"},
+	{"socks5h://u:p@proxy:1080", "socks5h://proxy:1080/…"},
+	{"se-cret://host/", "(not a URL)"},
+	{"verylongsecret://host/", "(not a URL)"},
+	{"secret?u=http://host/", "(not a URL)"},
 	{"secret", "(not a URL)"},
 	{"", "(not a URL)"},
+};
+
+/* Text, secret, what is left. */
+static const char *const masks[][3] = {
+	{"no host: S3CRET.example", "s3cret", "no host: ***.example"},
+	{"s3cret", "s3cret", "***"},
+	{"s3crets3cret s3cre", "s3cret", "****** s3cre"},
+	{"aaaaaaaaa", "aaaa", "******a"},
+	{"a user", "use", "a user"},
+	{"", "s3cret", ""},
+	{"****", "****", "***"},
 };
 
 static const char *const bytes[][2] = {
@@ -60,6 +78,12 @@ main(void)
 	{
 		url_mask(urls[i][0], out, sizeof(out));
 		expect(urls[i][0], out, urls[i][1]);
+	}
+	for (i = 0; i < sizeof(masks) / sizeof(masks[0]); i++)
+	{
+		strcpy(out, masks[i][0]);
+		text_mask(out, masks[i][1], strlen(masks[i][1]));
+		expect(masks[i][0], out, masks[i][2]);
 	}
 	for (i = 0; i < sizeof(bytes) / sizeof(bytes[0]); i++)
 	{
