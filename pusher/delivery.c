@@ -69,7 +69,7 @@ struct Deliveries
 	int nflight;
 	int nunsettled;
 	bool one_by_one; /* the database refused a batch: find out which of it */
-	bool dropped;	 /* an outcome was lost */
+	int dropped;	 /* outcomes that were lost */
 };
 
 static void delivery_start(Deliveries *d, const PGresult *claimed, int row);
@@ -143,9 +143,9 @@ deliveries_unsettled(const Deliveries *d)
 }
 
 /*
- * deliveries_dropped says whether an outcome was dropped for want of memory.
+ * deliveries_dropped counts the outcomes that were dropped for want of memory.
  */
-bool
+int
 deliveries_dropped(const Deliveries *d)
 {
 	return d->dropped;
@@ -166,7 +166,7 @@ delivery_start(Deliveries *d, const PGresult *claimed, int row)
 
 	if (delivery == NULL)
 	{
-		d->dropped = true;
+		d->dropped++;
 		log_write(LOG_ERROR, "delivery %s: out of memory, its lease runs out",
 				  row_text(claimed, row, COL_ID));
 		return;
@@ -213,7 +213,7 @@ delivery_done(void *arg, HttpResult *result)
 	d->nflight--;
 	if (delivery->result == NULL)
 	{
-		d->dropped = true;
+		d->dropped++;
 		log_write(LOG_ERROR,
 				  "delivery %" JSON_INTEGER_FORMAT " attempt %" JSON_INTEGER_FORMAT
 				  ": out of memory, the outcome is lost",

@@ -26,6 +26,6 @@ extern char *deliveries_batch(Deliveries *d);
 extern void deliveries_settled(Deliveries *d, const PGresult *outcome);
 extern void deliveries_unsent(Deliveries *d);
 extern bool deliveries_refused(Deliveries *d);
-extern bool deliveries_dropped(const Deliveries *d);
+extern int deliveries_dropped(const Deliveries *d);
 
 #endif

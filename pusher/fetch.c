@@ -71,7 +71,7 @@ struct Fetches
 	Page *offered;	   /* the one that the database has been given */
 	int nflight;
 	int nheld;
-	bool dropped; /* an outcome was lost */
+	int dropped; /* outcomes that were lost */
 };
 
 static void page_start(Fetches *f, const PGresult *claimed, int row);
@@ -156,10 +156,10 @@ fetches_held(const Fetches *f)
 }
 
 /*
- * fetches_dropped says whether an outcome was dropped for want of memory or because the database did
+ * fetches_dropped counts the outcomes that were dropped for want of memory or because the database did
  * not take it.
  */
-bool
+int
 fetches_dropped(const Fetches *f)
 {
 	return f->dropped;
@@ -179,7 +179,7 @@ page_start(Fetches *f, const PGresult *claimed, int row)
 
 	if (page == NULL)
 	{
-		f->dropped = true;
+		f->dropped++;
 		log_write(LOG_ERROR, "fetch %s: out of memory, its lease runs out",
 				  row_text(claimed, row, COL_ID));
 		return;
@@ -439,7 +439,7 @@ page_drop(Fetches *f, Page *page, const char *why)
 	page_unlink(f, page);
 	page_free(page);
 	f->nheld--;
-	f->dropped = true;
+	f->dropped++;
 }
 
 /*

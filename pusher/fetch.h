@@ -39,6 +39,6 @@ extern void fetches_received(Fetches *f, const char *outcome);
 extern void fetches_refused(Fetches *f, const char *why);
 extern void fetches_lost(Fetches *f, const char *why);
 extern void fetches_expire(Fetches *f, int64_t now);
-extern bool fetches_dropped(const Fetches *f);
+extern int fetches_dropped(const Fetches *f);
 
 #endif

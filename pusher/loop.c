@@ -64,7 +64,7 @@ loop_run(Config *config, const CommandLine *cmd, Signals *signals)
 		if (p.exit_code == EXIT_SUCCESS)
 			p.exit_code = EXIT_DATABASE;
 	}
-	if (p.once && (deliveries_dropped(p.deliveries) || fetches_dropped(p.fetches)))
+	if (p.once && deliveries_dropped(p.deliveries) + fetches_dropped(p.fetches) > 0)
 		p.exit_code = EXIT_DATABASE;
 	log_write(LOG_INFO, "stopped");
 	http_free(p.http);

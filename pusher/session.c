@@ -58,7 +58,12 @@ void
 database_next(Pusher *p)
 {
 	int64_t now = monotonic_ms();
+	int dropped = deliveries_dropped(p->deliveries) + fetches_dropped(p->fetches);
 
+	/* An outcome that is gone left room for another request, as one does that is settled. */
+	if (dropped != p->dropped)
+		p->want_claim = p->want_fetch = true;
+	p->dropped = dropped;
 	if (p->done || !pgconn_idle(p->db))
 		return;
 	if (!p->greeted)

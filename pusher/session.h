@@ -62,7 +62,8 @@ typedef struct Pusher
 	int64_t held[SQL_COUNT];  /* not before, monotonic ms */
 	int64_t receive_held;	  /* the same, for the hand-over of a page */
 	Statement running;
-	int asked; /* rows of the last claim */
+	int asked;	 /* rows of the last claim */
+	int dropped; /* outcomes, as far as that was noticed */
 	bool once;
 	bool greeted;
 	bool listening;

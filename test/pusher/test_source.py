@@ -467,6 +467,115 @@ def test_loss(receiver):
     api.close()
 
 
+def test_unsendable(receiver):
+    """A page that libpq cannot send is not tried for ever, and is told."""
+    database()
+    api = Api()
+    api.script("/large", Answer(body=b'"' + b"x" * 20000 + b'"'))
+    large = fetch(api.url("/large"))
+    good = fetch(api.url("/jsonpath"))
+    code, log = fetch_once(env=faults(send=10000))
+    equal((code, page(good, "outcome")), (0, "done"), "a page that cannot be sent does not hold up the others")
+    equal(page(large, "concat_ws(' ', r->>'http_status', r->>'error_kind', octet_length(r->>'body'), outcome)"), "other 0 failed", "it is reported as failed")
+    check(page(large, "r->>'error'").startswith("the database could not take the page: the connection broke"), "with the reason", log)
+    for sqlstate, text in (("53200", "no memory"), ("53100", "a full disk"), ("54001", "a statement too complex"), ("57P03", "whatever the class")):
+        d = fetch(api.url("/jsonpath"), trouble=sqlstate)
+        code, log = fetch_once()
+        equal((code, page(d, "outcome"), query("SELECT last_value FROM tries")), (0, "failed", "3"), "%s on the server: three tries" % text)
+        check(sqlstate in page(d, "r->>'error'") and "no connection" not in log, "with its SQLSTATE, in one session", log)
+    api.close()
+
+
+def test_lease(receiver):
+    """A page is not kept past its lease."""
+    database()
+    api = Api()
+    later = WORK + "/later"
+    ident, = gated(api, 1)
+    with Pusher("--reconnect-max", "200ms", db=_db, env=faults(clock=later)) as p:
+        wait_until(lambda: api.waiting >= 1)
+        sql("ALTER DATABASE %s ALLOW_CONNECTIONS false" % _db, db="postgres")
+        sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '%s'" % _db, db="postgres")
+        wait_until(lambda: "no connection" in p.log())
+        api.gate.set()
+        wait_until(lambda: "HTTP " in p.log())
+        open(later, "w").close()
+        check(wait_until(lambda: "fetch %d page 1: given up: its lease is over" % ident in p.log()), "a page whose lease ran out without a database is dropped", p.log())
+        sql("ALTER DATABASE %s ALLOW_CONNECTIONS true" % _db, db="postgres")
+        check(p.connected(2), "and the database's return finds it gone", p.log())
+        query("UPDATE fetches SET state = 'due'; NOTIFY ecstats_deliveries")
+        check(came(ident), "it is fetched when it is given out again", p.log())
+    os.unlink(later)
+    equal((len(api.seen("/gated0")), query("SELECT count(*) FROM pages")), (2, "1"), "twice asked for, once handed over")
+    api.close()
+
+
+def test_no_memory(receiver):
+    """Each third allocation in turn (with ECSTATS_PUSHER_ALL=1 each) is refused: one request fails, never the
+    program, and nothing is half done."""
+    database()
+    api = Api()
+    log_file = WORK + "/refused"
+    receiver.script("/hook-plain", *[Answer(body=b"ok", headers={"Retry-After": "1"})] * 1000)
+    bad = []
+    n = runs = 0
+    while n < 1000 and len(bad) < 5:
+        n += 1 if os.environ.get("ECSTATS_PUSHER_ALL") else 3
+        runs += 1
+        ident = fetch(api.url("/link?page=2"), paging="link", headers='{"Authorization: Bearer %s","X-More: y"}' % TOKEN)
+        query("INSERT INTO queue VALUES (%d, '%s')" % (ident + 1000, receiver.url("/hook-plain")))
+        code, log = fetch_once(env=faults(memory=n, memory_log=log_file))
+        state, pages = query("SELECT state, (SELECT count(*) FROM pages p WHERE p.fetch_id = f.id) FROM fetches f WHERE id = %d" % ident).split("|")
+        whole = state != "done" or pages == "2"
+        if code not in (0, 1, 2) or not whole or (state == "due" and code == 0):
+            bad.append("allocation %d: exit code %s, fetch %s after %s pages\n%s" % (n, code, state, pages, log))
+        if not os.path.exists(log_file) or os.path.getsize(log_file) < runs:
+            break  # there are not so many
+    check(n > 60, "memory is refused at each of %d places" % (runs - 1))
+    check(not bad, "each fails one request or the start, nothing else", "\n".join(bad))
+    query("UPDATE fetches SET state = 'due' WHERE state <> 'done'; DELETE FROM pages p USING fetches f WHERE f.id = p.fetch_id AND f.state = 'due';"
+          " UPDATE fetches SET page = 1, url = '%s' WHERE state = 'due'" % api.url("/link?page=2"))
+    equal((fetch_once()[0], query("SELECT count(*) FROM fetches WHERE state <> 'done'")), (0, "0"), "with memory all are done")
+    api.close()
+
+
+def test_two_pushers(receiver):
+    """No page is fetched by two at once, and none is left out."""
+    database()
+    api = Api()
+    ids = gated(api, 12)
+    with Pusher("--concurrency", "20", "--worker", "w1", db=_db) as one_, Pusher("--concurrency", "20", "--worker", "w2", db=_db) as other:
+        check(wait_until(lambda: api.waiting >= 8), "two pushers fetch at once", one_.log() + other.log())
+        api.gate.set()
+        check(all(came(d) for d in ids), "all pages arrive", one_.log() + other.log())
+    equal([len(api.seen("/gated%d" % n)) for n in range(12)], [1] * 12, "each was asked for once")
+    equal(query("SELECT count(*), count(DISTINCT worker) FROM pages"), "12|2", "and handed over once, by both")
+    api.close()
+
+
+def test_reload_under_fetch(receiver):
+    """SIGHUP under a fetch changes nothing for it."""
+    database()
+    api = Api()
+    path = WORK + "/fetch.conf"
+    with open(path, "w") as f:
+        f.write("max_fetch = 1000000\n")
+    ident, = gated(api, 1)
+    with Pusher("--config", path, db=_db) as p:
+        wait_until(lambda: api.waiting >= 1)
+        with open(path, "w") as f:
+            f.write("max_fetch = 5000\n")
+        p.signal(signal.SIGHUP)
+        check(wait_until(lambda: "settings reloaded" in p.log()), "SIGHUP is noticed under a fetch", p.log())
+        api.gate.set()
+        check(came(ident), "its page is handed over", p.log())
+        api.script("/long", Answer(body=b" " * 6000))
+        late = fetch(api.url("/long"))
+        check(came(late) and page(late, "r->>'error_kind'") == "too_large", "and the next is under the new settings", p.log())
+    equal((len(api.seen("/gated0")), query("SELECT count(*) FROM pages WHERE fetch_id = %d" % ident)), (1, "1"), "once")
+    api.close()
+
+
 def test_older_database(receiver):
     """A database without sources is served as ever."""
     global _db
@@ -531,6 +640,11 @@ TESTS = [
     test_slow_database,
     test_refusals,
     test_loss,
+    test_unsendable,
+    test_lease,
+    test_no_memory,
+    test_two_pushers,
+    test_reload_under_fetch,
     test_older_database,
     test_fetch_valgrind,
 ]
