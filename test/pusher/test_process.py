@@ -348,7 +348,7 @@ def test_contract(receiver):
 
     name = contract_database(sqlstate="CASE WHEN (SELECT count(*) FROM public.ticks) < 2 THEN '40001' ELSE '22000' END")
     sql("INSERT INTO queue VALUES (2, '%s')" % receiver.url("/hook-plain"), db=name)
-    with Pusher(db=name) as p:
+    with Pusher("--drain-timeout", "300ms", db=name) as p:
         check(wait_until(lambda: p.log().count("40001") >= 2), "a serialization failure is tried again soon", p.log())
     sql("DROP DATABASE %s (FORCE)" % name, db="postgres")
 
