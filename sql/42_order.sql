@@ -57,7 +57,7 @@ BEGIN
 		  FROM compared c WHERE whole AND NOT c.sent AND c.next_is_sent IS NULL
 	), removed AS (
 		DELETE FROM ecstats.order_lines l
-		 USING unnest((SELECT order_ids FROM gone), (SELECT line_nos FROM gone), (SELECT order_times FROM gone)) d(order_id, line_no, order_time)
+		 USING unnest((SELECT x.order_ids FROM gone x), (SELECT x.line_nos FROM gone x), (SELECT x.order_times FROM gone x)) d(order_id, line_no, order_time)
 		 WHERE l.order_id = d.order_id AND l.line_no = d.line_no AND l.order_time IS NOT DISTINCT FROM d.order_time
 		RETURNING 1
 	), written AS (
