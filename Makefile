@@ -22,7 +22,9 @@ OBJS = \
 	src/intake_text.o \
 	src/jsonb_get.o \
 	src/event.o \
+	src/event_days.o \
 	src/event_json.o \
+	src/event_store.o \
 	src/order.o \
 	src/order_json.o \
 	src/rollup.o \

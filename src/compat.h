@@ -91,4 +91,41 @@ ecstats_jsonb_push(EcstatsJsonbBuild *build, JsonbIteratorToken token, JsonbValu
 	LockAcquireExtended((tag), (mode), true, true, true, (local))
 #endif
 
+/*
+ * What a bulk insert needs of the executor: a range table of one relation, the map from the columns of a
+ * partitioned table to those of a partition, index entries of one new row.
+ */
+#include "executor/executor.h"
+#include "nodes/makefuncs.h"
+#if PG_VERSION_NUM >= 160000
+#include "parser/parse_relation.h"
+#endif
+
+static inline void
+ecstats_range_table_init(EState *estate, RangeTblEntry *entry)
+{
+#if PG_VERSION_NUM >= 160000
+	List *permissions = NIL;
+
+	addRTEPermissionInfo(&permissions, entry)->requiredPerms = ACL_INSERT;
+#if PG_VERSION_NUM >= 180000
+	ExecInitRangeTable(estate, list_make1(entry), permissions, bms_make_singleton(1));
+#else
+	ExecInitRangeTable(estate, list_make1(entry), permissions);
+#endif
+#else
+	ExecInitRangeTable(estate, list_make1(entry));
+#endif
+}
+
+#if PG_VERSION_NUM >= 160000
+#define ecstats_partition_map(leaf, estate) ExecGetRootToChildMap((leaf), (estate))
+#define ecstats_insert_index_tuples(leaf, slot, estate) \
+	ExecInsertIndexTuples((leaf), (slot), (estate), false, false, NULL, NIL, false)
+#else
+#define ecstats_partition_map(leaf, estate) ((leaf)->ri_RootToPartitionMap)
+#define ecstats_insert_index_tuples(leaf, slot, estate) \
+	ExecInsertIndexTuples((leaf), (slot), (estate), false, false, NULL, NIL)
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

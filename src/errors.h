@@ -9,6 +9,9 @@
 #include "datatype/timestamp.h"
 #include "utils/elog.h"
 
+/* Between this library's C and its SQL, never seen by a client: INSERT has to do it. */
+#define ERRCODE_ECSTATS_USE_INSERT MAKE_SQLSTATE('Z', 'E', '0', '0', '1')
+
 typedef struct EcstatsFault
 {
 	int sqlstate;		/* 0: there is none */

@@ -6,12 +6,8 @@
 #include "postgres.h"
 
 #include "access/detoast.h"
-#include "access/xact.h"
-#include "catalog/namespace.h"
 #include "fmgr.h"
 #include "utils/builtins.h"
-#include "utils/datetime.h"
-#include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
@@ -25,7 +21,6 @@
 #define PAGE_URL_MAX_BYTES 2048
 
 PG_FUNCTION_INFO_V1(ecstats_event_check);
-PG_FUNCTION_INFO_V1(ecstats_event_days_ready);
 
 /*
  * check_event_name: [a-z][a-z0-9_.:-]*, 1 to 64 bytes.
@@ -102,41 +97,5 @@ ecstats_event_check(PG_FUNCTION_ARGS)
 	ecstats_day_note(parts.event_time);
 
 	PG_FREE_IF_COPY(parts.extra, 4);
-	PG_RETURN_BOOL(true);
-}
-
-/*
- * has_partition tells whether a business day's partition is there and attached, by the name that
- * ecstats.day_partition_name gives it.
- */
-static bool
-has_partition(DateADT day, Oid schema)
-{
-	char name[NAMEDATALEN];
-	int year, month, dom;
-	Oid relid;
-
-	j2date(day + POSTGRES_EPOCH_JDATE, &year, &month, &dom);
-	snprintf(name, sizeof(name), "events_%04d%02d%02d", year, month, dom);
-	relid = get_relname_relid(name, schema);
-	return OidIsValid(relid) && get_rel_relispartition(relid);
-}
-
-/*
- * ecstats_event_days_ready(at) tells whether every day that the intake makes partitions for, from 7
- * before at's to the one after it, has one. Asked by each call of the intake: it looks into caches only.
- */
-Datum
-ecstats_event_days_ready(PG_FUNCTION_ARGS)
-{
-	DateADT today = ecstats_day_of(PG_GETARG_TIMESTAMPTZ(0));
-	Oid schema = get_namespace_oid("ecstats", false);
-	int i;
-
-	for (i = 1; i >= -7; i--)
-	{
-		if (!has_partition(today + i, schema))
-			PG_RETURN_BOOL(false);
-	}
 	PG_RETURN_BOOL(true);
 }

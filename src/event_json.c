@@ -20,25 +20,7 @@
 #include "event.h"
 #include "jsonb_get.h"
 
-#define PAYLOAD_MAX_ELEMENTS 100000
-
 PG_FUNCTION_INFO_V1(ecstats_event_parse);
-
-/* One element on its way to a row. */
-typedef struct EventDraft
-{
-	TimestampTz event_time;
-	text *user_id;
-	text *event;
-	text *page_url; /* NULL: none */
-	Jsonb *extra;
-	pg_uuid_t event_id;
-	bool has_time;
-	bool has_event_id;
-	JsonbContainer *sent_extra; /* member "extra" as sent; NULL: none */
-	int sent_extra_len;
-	int unknown; /* members that belong into extra */
-} EventDraft;
 
 enum EventColumns
 {
@@ -231,10 +213,12 @@ derive_event_id(EventDraft *draft)
 }
 
 /*
- * draft_event turns one element into a draft that keeps every rule; false with the fault filled.
+ * ecstats_event_draft turns one element into a draft that keeps every rule; false with the fault
+ * filled. now is the clock. What the draft points to is in the current memory context.
  */
-static bool
-draft_event(EventDraft *draft, const JsonbValue *element, TimestampTz now, EcstatsFault *fault)
+bool
+ecstats_event_draft(EventDraft *draft, const JsonbValue *element, TimestampTz now,
+					EcstatsFault *fault)
 {
 	EventParts parts;
 
@@ -260,6 +244,18 @@ draft_event(EventDraft *draft, const JsonbValue *element, TimestampTz now, Ecsta
 	if (!draft->has_event_id)
 		derive_event_id(draft);
 	return true;
+}
+
+/*
+ * ecstats_event_raise raises what is wrong with the element of number ord.
+ */
+void
+ecstats_event_raise(EcstatsFault *fault, int ord, bool in_array)
+{
+	if (in_array)
+		fault->detail =
+			psprintf("Element %d of the payload. %s", ord, fault->detail ? fault->detail : "");
+	ecstats_fault_raise(fault, "events", NULL);
 }
 
 /*
@@ -306,20 +302,16 @@ parse_element(EcstatsRows *rows, int ord, bool in_array, const JsonbValue *eleme
 	EventDraft draft;
 	EcstatsFault fault = {0};
 
-	if (!draft_event(&draft, element, now, &fault) && raise)
-	{
-		if (in_array)
-			fault.detail =
-				psprintf("Element %d of the payload. %s", ord, fault.detail ? fault.detail : "");
-		ecstats_fault_raise(&fault, "events", NULL);
-	}
+	if (!ecstats_event_draft(&draft, element, now, &fault) && raise)
+		ecstats_event_raise(&fault, ord, in_array);
 	emit_event(rows, ord, &draft, &fault, element);
 }
 
 /*
- * ecstats_event_parse(payload jsonb, raise boolean) returns one row an element: the columns of
- * ecstats.events, or sqlstate, reason and the element itself. With raise, the first bad element is an
- * error. Memory: one element at a time; the rows spill past work_mem.
+ * ecstats_event_parse(payload jsonb, raise boolean, at timestamptz) returns one row an element: the
+ * columns of ecstats.events, or sqlstate, reason and the element itself. With raise, the first bad
+ * element is an error. at is the clock: who asks twice gives the same one, so that the answer is the
+ * same. Memory: one element at a time; the rows spill past work_mem.
  */
 Datum
 ecstats_event_parse(PG_FUNCTION_ARGS)
@@ -327,10 +319,10 @@ ecstats_event_parse(PG_FUNCTION_ARGS)
 	Jsonb *payload = PG_GETARG_JSONB_P(0);
 	bool raise = PG_GETARG_BOOL(1);
 	EcstatsRows rows = ecstats_rows_begin(fcinfo);
-	TimestampTz now = GetCurrentTimestamp();
+	TimestampTz now = PG_GETARG_TIMESTAMPTZ(2);
 	MemoryContext per_element =
 		AllocSetContextCreate(CurrentMemoryContext, "ecstats event", ALLOCSET_DEFAULT_SIZES);
-	EcstatsElements elements = ecstats_json_elements(payload, PAYLOAD_MAX_ELEMENTS, "events");
+	EcstatsElements elements = ecstats_json_elements(payload, EVENT_PAYLOAD_MAX, "events");
 	JsonbValue element;
 	MemoryContext old;
 
