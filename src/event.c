@@ -23,6 +23,12 @@
 PG_FUNCTION_INFO_V1(ecstats_event_check);
 
 /*
+ * The event whose row is held against the constraints just now, where every rule was applied before: the
+ * CHECK need not do it again. Set for the time of that only (event_store.c).
+ */
+const EventDraft *ecstats_event_judged = NULL;
+
+/*
  * check_event_name: [a-z][a-z0-9_.:-]*, 1 to 64 bytes.
  */
 static bool
@@ -59,6 +65,21 @@ ecstats_event_check_parts(const EventParts *parts, TimestampTz now, EcstatsFault
 }
 
 /*
+ * judged_before tells whether the CHECK's arguments are the very values that were judged already.
+ */
+static bool
+judged_before(FunctionCallInfo fcinfo)
+{
+	const EventDraft *judged = ecstats_event_judged;
+
+	return judged != NULL && PG_GETARG_TIMESTAMPTZ(0) == judged->event_time &&
+		   PG_GETARG_POINTER(1) == (const void *) judged->user_id &&
+		   PG_GETARG_POINTER(2) == (const void *) judged->event &&
+		   (PG_ARGISNULL(3) ? NULL : PG_GETARG_POINTER(3)) == (const void *) judged->page_url &&
+		   PG_GETARG_POINTER(4) == (const void *) judged->extra;
+}
+
+/*
  * ecstats_event_check is the CHECK of ecstats.events (event_time, user_id, event, page_url, extra):
  * true, or an error 23514 that says which rule of which column is broken. It also notes the day.
  * NULLs are the business of the NOT NULL constraints, which come first.
@@ -74,6 +95,11 @@ ecstats_event_check(PG_FUNCTION_ARGS)
 
 	if (PG_ARGISNULL(0) || PG_ARGISNULL(1) || PG_ARGISNULL(2) || PG_ARGISNULL(4))
 		PG_RETURN_BOOL(false);
+	if (judged_before(fcinfo))
+	{
+		ecstats_day_note(PG_GETARG_TIMESTAMPTZ(0));
+		PG_RETURN_BOOL(true);
+	}
 
 	parts.event_time = PG_GETARG_TIMESTAMPTZ(0);
 	user_id = PG_GETARG_TEXT_PP(1);

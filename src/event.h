@@ -43,6 +43,7 @@ typedef struct EventDraft
 } EventDraft;
 
 /* event.c */
+extern const EventDraft *ecstats_event_judged;
 extern bool ecstats_event_check_parts(const EventParts *parts, TimestampTz now,
 									  EcstatsFault *fault);
 

@@ -37,22 +37,19 @@ enum EventColumns
 	N_COLS
 };
 
+/* Whether a member's key is a name; the length, known here, decides nearly always. */
+#define KEY_IS(key, name)                           \
+	((key)->val.string.len == (int) strlen(name) && \
+	 memcmp((key)->val.string.val, (name), strlen(name)) == 0)
+
 /*
  * has_column tells whether a member has a column of its own; the others go into extra.
  */
 static bool
 has_column(const JsonbValue *key)
 {
-	static const char *const members[] = {"timestamp", "user_id",  "event",
-										  "page_url",  "event_id", "extra"};
-	int i;
-
-	for (i = 0; i < lengthof(members); i++)
-	{
-		if (ecstats_json_is(key, members[i]))
-			return true;
-	}
-	return false;
+	return KEY_IS(key, "event") || KEY_IS(key, "extra") || KEY_IS(key, "user_id") ||
+		   KEY_IS(key, "event_id") || KEY_IS(key, "page_url") || KEY_IS(key, "timestamp");
 }
 
 /*
@@ -61,27 +58,27 @@ has_column(const JsonbValue *key)
 static bool
 read_member(EventDraft *draft, const JsonbValue *key, const JsonbValue *v, EcstatsFault *fault)
 {
-	if (ecstats_json_is(key, "timestamp"))
+	if (KEY_IS(key, "timestamp"))
 	{
 		if (v->type == jbvNull)
 			return true;
 		draft->has_time = true;
 		return ecstats_json_instant(v, "timestamp", &draft->event_time, fault);
 	}
-	if (ecstats_json_is(key, "user_id"))
+	if (KEY_IS(key, "user_id"))
 		return v->type == jbvNull ||
 			   ecstats_json_string(v, "user_id", true, &draft->user_id, fault);
-	if (ecstats_json_is(key, "event"))
+	if (KEY_IS(key, "event"))
 		return v->type == jbvNull || ecstats_json_string(v, "event", false, &draft->event, fault);
-	if (ecstats_json_is(key, "page_url"))
+	if (KEY_IS(key, "page_url"))
 		return v->type == jbvNull ||
 			   ecstats_json_string(v, "page_url", false, &draft->page_url, fault);
-	if (ecstats_json_is(key, "event_id"))
+	if (KEY_IS(key, "event_id"))
 	{
 		draft->has_event_id = v->type != jbvNull;
 		return v->type == jbvNull || ecstats_json_uuid(v, "event_id", &draft->event_id, fault);
 	}
-	if (ecstats_json_is(key, "extra"))
+	if (KEY_IS(key, "extra"))
 	{
 		if (v->type == jbvNull)
 			return true;

@@ -51,7 +51,7 @@ enum EventColumns
 /* A store in progress. Slots and what the executor needs live in the executor's context. */
 typedef struct EventStore
 {
-	Relation rel; /* ecstats.events */
+	TupleDesc desc; /* of ecstats.events, not counted: a slot more costs nothing */
 	EState *estate;
 	ModifyTableState *mtstate;
 	PartitionTupleRouting *routing;
@@ -159,7 +159,7 @@ store_begin(EventStore *store, Relation rel)
 	mtstate->resultRelInfo = root;
 	mtstate->rootResultRelInfo = root;
 
-	store->rel = rel;
+	store->desc = CreateTupleDescCopy(RelationGetDescr(rel));
 	store->estate = estate;
 	store->mtstate = mtstate;
 	store->routing = ExecSetupPartitionTupleRouting(estate, rel);
@@ -251,7 +251,7 @@ next_slot(EventStore *store)
 	{
 		old = MemoryContextSwitchTo(store->estate->es_query_cxt);
 		store->slots[store->rows] =
-			ExecInitExtraTupleSlot(store->estate, RelationGetDescr(store->rel), &TTSOpsVirtual);
+			ExecInitExtraTupleSlot(store->estate, store->desc, &TTSOpsVirtual);
 		MemoryContextSwitchTo(old);
 	}
 	return store->slots[store->rows];
@@ -285,7 +285,11 @@ add_row(EventStore *store, const EventDraft *draft)
 		require_plain_leaf(leaf, store->estate);
 	slot->tts_tableOid = RelationGetRelid(leaf->ri_RelationDesc);
 	if (RelationGetDescr(leaf->ri_RelationDesc)->constr)
+	{
+		ecstats_event_judged = draft;
 		ExecConstraints(leaf, slot, store->estate);
+		ecstats_event_judged = NULL;
+	}
 
 	store->leaves[store->rows++] = leaf;
 	store->bytes += VARSIZE_ANY(draft->user_id) + VARSIZE_ANY(draft->event) +
@@ -361,7 +365,15 @@ ecstats_event_store(PG_FUNCTION_ARGS)
 
 	store = palloc(sizeof(EventStore));
 	store_begin(store, rel);
-	stored = store_elements(store, payload, PG_GETARG_BOOL(1), PG_GETARG_TIMESTAMPTZ(2));
+	PG_TRY();
+	{
+		stored = store_elements(store, payload, PG_GETARG_BOOL(1), PG_GETARG_TIMESTAMPTZ(2));
+	}
+	PG_FINALLY();
+	{
+		ecstats_event_judged = NULL;
+	}
+	PG_END_TRY();
 	store_end(store);
 	table_close(rel, NoLock);
 	pfree(store);
