@@ -28,9 +28,7 @@ COMMENT ON TABLE ecstats.events_default IS 'Events of days that have no partitio
 CREATE TRIGGER changed AFTER DELETE OR UPDATE ON ecstats.events
 	FOR EACH ROW EXECUTE FUNCTION ecstats.row_changed('event_time');
 ALTER TABLE ecstats.events ENABLE ALWAYS TRIGGER changed;
-CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.events
-	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated();
-ALTER TABLE ecstats.events ENABLE ALWAYS TRIGGER truncated;
+-- TRUNCATE of the whole fires the trigger of each partition: the table itself needs none.
 CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.events_default
 	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated();
 ALTER TABLE ecstats.events_default ENABLE ALWAYS TRIGGER truncated;

@@ -26,6 +26,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -43,6 +44,9 @@ static HTAB *noted_days = NULL; /* the others */
 static DateADT last_noted;		/* the day noted last: rows come in runs */
 static DateADT earliest_noted;
 static bool suppressed = false; /* GUC ecstats.suppress_marks, set by the mover of strays */
+
+/* ecstats.day_marks, where it is known to be there; InvalidOid: look. */
+static Oid marks_relid = InvalidOid;
 
 static void write_marks(void);
 
@@ -112,6 +116,18 @@ forget_days(void)
 }
 
 /*
+ * at_relation_change forgets what is known of a relation whose definition changed (InvalidOid: of all), as
+ * it does where the extension is dropped.
+ */
+static void
+at_relation_change(Datum arg, Oid relid)
+{
+	if (relid == marks_relid || relid == InvalidOid)
+		marks_relid = InvalidOid;
+	ecstats_drop_guard_changed(relid);
+}
+
+/*
  * at_xact_event writes the marks at pre-commit or pre-prepare and forgets them at the end.
  */
 static void
@@ -140,7 +156,7 @@ at_xact_event(XactEvent event, void *arg)
 }
 
 /*
- * ecstats_day_mark_init registers the transaction callback and the switch of the mover.
+ * ecstats_day_mark_init registers the callbacks and the switch of the mover.
  */
 void
 ecstats_day_mark_init(void)
@@ -150,6 +166,7 @@ ecstats_day_mark_init(void)
 							 NULL, &suppressed, false, PGC_SUSET,
 							 GUC_NO_SHOW_ALL | GUC_NOT_IN_SAMPLE, NULL, NULL, NULL);
 	RegisterXactCallback(at_xact_event, NULL);
+	CacheRegisterRelcacheCallback(at_relation_change, (Datum) 0);
 }
 
 /*
@@ -185,8 +202,11 @@ write_marks(void)
 	DateADT *entry;
 	DateADT today;
 	Relation rel;
-	Oid relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
+	Oid relid = marks_relid; /* what follows may hear of changes */
 
+	if (!OidIsValid(relid))
+		relid = get_relname_relid("day_marks", get_namespace_oid("ecstats", true));
+	marks_relid = relid;
 	if (!OidIsValid(relid))
 	{
 		forget_days(); /* the extension was dropped in this transaction */

@@ -30,6 +30,9 @@ PG_FUNCTION_INFO_V1(ecstats_guard_wanted);
 /* Something was written in this transaction that a plain DROP EXTENSION must not take along. */
 static bool wanted = false;
 
+/* The view, where it is known to be there; InvalidOid: look. Every commit of a row asks. */
+static Oid guard = InvalidOid;
+
 /* Constant text: the one statement that C runs here. */
 static const char guard_sql[] = "CREATE OR REPLACE VIEW ecstats." GUARD_NAME
 								" AS SELECT ecstats.day_of(pg_catalog.now()) AS today, "
@@ -67,20 +70,35 @@ only_one_creates(void)
 }
 
 /*
+ * ecstats_drop_guard_changed is told of every change of a relation's definition, InvalidOid being any.
+ */
+void
+ecstats_drop_guard_changed(Oid relid)
+{
+	if (relid == guard || relid == InvalidOid)
+		guard = InvalidOid;
+}
+
+/*
  * ecstats_drop_guard_ensure makes the view if it is not there. Called at pre-commit of a transaction
  * that wrote raw rows; runs as the owner of schema ecstats, whoever wrote them.
  */
 void
 ecstats_drop_guard_ensure(void)
 {
-	Oid nsp = get_namespace_oid("ecstats", true);
+	Oid nsp;
 	Oid save_user;
 	int save_context;
 	int save_guc;
 
 	wanted = false;
-	if (XactReadOnly || !OidIsValid(nsp) || OidIsValid(get_relname_relid(GUARD_NAME, nsp)) ||
-		!only_one_creates())
+	if (OidIsValid(guard) || XactReadOnly)
+		return;
+	nsp = get_namespace_oid("ecstats", true);
+	if (!OidIsValid(nsp))
+		return;
+	guard = get_relname_relid(GUARD_NAME, nsp);
+	if (OidIsValid(guard) || !only_one_creates())
 		return;
 
 	GetUserIdAndSecContext(&save_user, &save_context);

@@ -49,6 +49,7 @@ extern void ecstats_day_mark_init(void);
 
 /* drop_guard.c */
 extern void ecstats_drop_guard_ensure(void);
+extern void ecstats_drop_guard_changed(Oid relid);
 extern bool ecstats_drop_guard_wanted(void);
 extern void ecstats_drop_guard_forget(void);
 
