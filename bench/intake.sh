@@ -46,6 +46,18 @@ arrays()
 		awk '/^ +[0-9.]+ +[0-9]+ / { last = $1 } END { print last }'
 }
 
+# arrays_processor TABLE NAME prints the processor time of the same, in milliseconds an array: the server's process
+# reads the array as text and stores it, each in a transaction of its own.
+arrays_processor()
+{
+	local statement
+	quiet "TRUNCATE $1" "CHECKPOINT"
+	statement=$(statement_of "$2" | sed -e 's/^SELECT ecstats/PERFORM ecstats/' -e 's/:payload/sent/')
+	processor "DO \$\$ DECLARE sent text; BEGIN FOR i IN 1 .. 200 LOOP
+		SELECT a.payload INTO sent FROM bench.arrays a WHERE a.n = i; $statement; COMMIT; END LOOP; END \$\$" |
+		awk '{ print $1 / 200 }'
+}
+
 # single TABLE [DATABASE] prints the rate of single-row inserts by 10 clients.
 single()
 {
@@ -86,13 +98,20 @@ part_track()
 	with_arrays bench
 	pairs "arrays of 1,000: jsonb_to_recordset and CHECKs / ecstats_track" ">= 3" \
 		"arrays bench.checks insert" "arrays ecstats.events track"
-	pairs "  the same, that INSERT with ON CONFLICT DO NOTHING" ">= 3" \
+	pairs "  the same in processor time" ">= 3" \
+		"arrays_processor bench.checks insert" "arrays_processor ecstats.events track"
+	pairs "  that INSERT with ON CONFLICT DO NOTHING" ">= 3" \
 		"arrays bench.checks insert_conflict" "arrays ecstats.events track"
+	pairs "  the same in processor time" ">= 3" \
+		"arrays_processor bench.checks insert_conflict" "arrays_processor ecstats.events track"
 }
 
 part_single()
 {
 	pairs "single rows, 10 clients, rate: ecstats.events / plain table" ">= 0.95" "single ecstats.events" "single bench.plain"
+	quiet "ALTER SYSTEM SET fsync = on" "SELECT pg_reload_conf()"
+	pairs "  the same, every commit waits for the disk" ">= 0.95" "single ecstats.events" "single bench.plain"
+	quiet "ALTER SYSTEM RESET fsync" "SELECT pg_reload_conf()"
 }
 
 part_memory()
