@@ -122,6 +122,7 @@ CREATE OR REPLACE FUNCTION @extschema@.ecstats_track(payload jsonb, on_error tex
 DECLARE
 	raise_errors boolean := ecstats.on_error_check(on_error);
 	at timestamptz := clock_timestamp();		-- every element is judged by this
+	elements bigint;
 	valid bigint;
 	stored bigint;
 	conflict record;
@@ -132,9 +133,9 @@ BEGIN
 	IF ecstats.event_days_wanted(payload, at) IS NOT NULL THEN
 		PERFORM ecstats.event_partitions_try(payload, at);
 	END IF;
-	SELECT i.valid, i.stored INTO valid, stored
-	  FROM ecstats.event_insert(payload, CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END,
-								raise_errors, at) i;
+	-- A statement of its own: what it unpacks of a large payload is freed at its end.
+	elements := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
+	SELECT i.valid, i.stored INTO valid, stored FROM ecstats.event_insert(payload, elements, raise_errors, at) i;
 	IF stored < valid THEN
 		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload, at) LOOP
 			IF raise_errors THEN
