@@ -287,18 +287,22 @@ CREATE FUNCTION ecstats.event_check(event_time timestamptz, user_id text, event 
 COMMENT ON FUNCTION ecstats.event_check(timestamptz, text, text, text, jsonb) IS
 	'CHECK of ecstats.events: true, or 23514 with the column, the value in DETAIL and the cure in HINT. Notes the row''s day.';
 
-CREATE FUNCTION ecstats.event_parse(payload jsonb, raise boolean)
+CREATE FUNCTION ecstats.event_parse(payload jsonb, raise boolean, at timestamptz DEFAULT clock_timestamp())
 	RETURNS TABLE (ord integer, event_time timestamptz, user_id text, event text, event_id uuid, page_url text,
 				   extra jsonb, sqlstate text, reason text, payload_element jsonb)
 	LANGUAGE c STABLE STRICT PARALLEL SAFE ROWS 1000 AS 'MODULE_PATHNAME', 'ecstats_event_parse';
-COMMENT ON FUNCTION ecstats.event_parse(jsonb, boolean) IS
-	'One row an element of an event payload (an object or an array of at most 100,000): columns of ecstats.events, or sqlstate, reason and the element. raise: the first bad element is an error.';
+COMMENT ON FUNCTION ecstats.event_parse(jsonb, boolean, timestamptz) IS
+	'One row an element of an event payload (an object or an array of at most 100,000): columns of ecstats.events, or sqlstate, reason and the element. raise: the first bad element is an error. at: the clock to judge by.';
 
+CREATE FUNCTION ecstats.event_store(payload jsonb, raise boolean, at timestamptz) RETURNS bigint
+	LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'ecstats_event_store';
+COMMENT ON FUNCTION ecstats.event_store(jsonb, boolean, timestamptz) IS
+	'Stores the valid elements of an event payload in batches and returns how many there were; NULL, or SQLSTATE ZE001 after some rows were stored, where INSERT has to do it. 23505 for a key that is there. raise: the first bad element is an error.';
 
-CREATE FUNCTION ecstats.event_days_ready(at timestamptz) RETURNS boolean
-	LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'ecstats_event_days_ready';
-COMMENT ON FUNCTION ecstats.event_days_ready(timestamptz) IS
-	'True where each business day from 7 before at''s to the day after it has its partition.';
+CREATE FUNCTION ecstats.event_days_wanted(payload jsonb, at timestamptz) RETURNS date[]
+	LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_event_days_wanted';
+COMMENT ON FUNCTION ecstats.event_days_wanted(jsonb, timestamptz) IS
+	'Business days of a payload''s elements, from 7 before at''s to the day after it, whose partition is to be made; NULL where there are none.';
 -- sql/21_order_c.sql
 -- What an order line must be, in C.
 
@@ -609,9 +613,7 @@ COMMENT ON TABLE ecstats.events_default IS 'Events of days that have no partitio
 CREATE TRIGGER changed AFTER DELETE OR UPDATE ON ecstats.events
 	FOR EACH ROW EXECUTE FUNCTION ecstats.row_changed('event_time');
 ALTER TABLE ecstats.events ENABLE ALWAYS TRIGGER changed;
-CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.events
-	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated();
-ALTER TABLE ecstats.events ENABLE ALWAYS TRIGGER truncated;
+-- TRUNCATE of the whole fires the trigger of each partition: the table itself needs none.
 CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.events_default
 	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated();
 ALTER TABLE ecstats.events_default ENABLE ALWAYS TRIGGER truncated;
@@ -1697,24 +1699,23 @@ VALUES ('daily', coalesce((SELECT t.name FROM ecstats.templates t WHERE t.name =
 -- sql/40_event.sql
 -- Intake of events as JSON.
 
--- ecstats.event_partitions_try: partitions for the days of a payload that are recent enough (last 7 days to
--- tomorrow) and have none. Called when one of these days lacks its partition. Where a lock was busy, this
--- session does not try again for a minute: a long COPY of somebody's must not cost every call 100 ms. Within a
--- transaction block none are made: everybody would wait for its end.
+-- ecstats.event_partitions_try: makes the partitions that ecstats.event_days_wanted finds wanting. Where one cannot be
+-- made (a lock was busy, rows wait in the default partition), this session does not try again for a
+-- minute: a long COPY of somebody's must not cost every call 100 ms. Within a transaction block none are made:
+-- everybody would wait for its end.
 CREATE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	today date := ecstats.day_of(at);
+	days date[];
 	d date;
 BEGIN
 	IF ecstats.in_transaction_block()
 		OR extract(epoch FROM at) < nullif(current_setting('ecstats.next_partition_try', true), '')::numeric THEN
 		RETURN;
 	END IF;
-	FOR d IN SELECT DISTINCT ecstats.day_of(p.event_time) AS day FROM ecstats.event_parse(payload, false) p
-			  WHERE p.sqlstate IS NULL ORDER BY day LOOP
-		IF d BETWEEN today - 7 AND today + 1 AND NOT ecstats.day_partition_exists(d)
-			AND NOT ecstats.event_partition_try(d) THEN
+	days := ecstats.event_days_wanted(payload, at);
+	FOREACH d IN ARRAY coalesce(days, '{}') LOOP
+		IF NOT ecstats.day_partition_exists(d) AND NOT ecstats.event_partition_try(d) THEN
 			PERFORM set_config('ecstats.next_partition_try', (extract(epoch FROM at) + 60)::text, false);
 			RETURN;
 		END IF;
@@ -1722,59 +1723,42 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.event_partitions_try(jsonb, timestamptz) IS
-	'Makes missing partitions for the days of a payload from 7 days before at''s to the day after it.';
+	'Makes the missing partitions of a payload''s recent days, or leaves it for a minute where one cannot be made at once.';
 
 -- ecstats.event_conflicts: elements whose key (event_time, user_id, event_id) is stored with other
--- content. Called only when fewer rows were stored than sent.
-CREATE FUNCTION ecstats.event_conflicts(payload jsonb)
+-- content. Called only when fewer rows were stored than sent. Key by key, by the index: another join would read
+-- all that is stored for the sake of a few elements. The bounds are written out, so that the days outside are left
+-- out when it is planned: years of partitions cost a second otherwise. at is the clock that the elements were judged by.
+CREATE FUNCTION ecstats.event_conflicts(payload jsonb, at timestamptz DEFAULT clock_timestamp())
 	RETURNS TABLE (ord integer, event_time timestamptz, user_id text, event_id uuid)
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	SELECT p.ord, p.event_time, p.user_id, p.event_id
-	  FROM ecstats.event_parse(payload, false) p
-	  JOIN ecstats.events e ON e.event_time = p.event_time AND e.user_id = p.user_id AND e.event_id = p.event_id
-	 WHERE p.sqlstate IS NULL
-	   AND (e.event, e.page_url, e.extra) IS DISTINCT FROM (p.event COLLATE "C", p.page_url, p.extra)
-	 ORDER BY p.ord $$;
-COMMENT ON FUNCTION ecstats.event_conflicts(jsonb) IS
-	'Elements of a payload whose key is stored with other content.';
-
--- ecstats.event_insert: stores the elements, all of which must be valid. Looking for a key before each row costs
--- more than a third of an insert, and batches are seldom repeats: a larger one is tried without. Where it meets a
--- key that is there (a repeated call does so at its first row), that try is undone and repeats are looked for. Not
--- in a transaction block: many calls in one would leave it with as many subtransactions.
-CREATE FUNCTION ecstats.event_insert(payload jsonb, elements bigint) RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET timezone = 'UTC'
+	SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
 DECLARE
-	stored bigint;
+	from_time timestamptz;
+	to_time timestamptz;
 BEGIN
-	IF elements >= 20 AND NOT ecstats.in_transaction_block() THEN
-		BEGIN
-			INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
-			SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
-			  FROM ecstats.event_parse(payload, true) p;
-			GET DIAGNOSTICS stored = ROW_COUNT;
-			RETURN stored;
-		EXCEPTION WHEN unique_violation THEN
-			NULL;
-		END;
+	SELECT min(p.event_time), max(p.event_time) INTO from_time, to_time
+	  FROM ecstats.event_parse(payload, false, at) p WHERE p.sqlstate IS NULL;
+	IF from_time IS NULL THEN
+		RETURN;
 	END IF;
-	INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
-	SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
-	  FROM ecstats.event_parse(payload, true) p
-	ON CONFLICT DO NOTHING;
-	GET DIAGNOSTICS stored = ROW_COUNT;
-	RETURN stored;
+	RETURN QUERY EXECUTE format('SELECT p.ord, p.event_time, p.user_id, p.event_id
+		  FROM ecstats.event_parse($1, false, $2) p
+		  JOIN ecstats.events e ON e.event_time = p.event_time AND e.user_id = p.user_id AND e.event_id = p.event_id
+		 WHERE p.sqlstate IS NULL AND e.event_time BETWEEN %L AND %L
+		   AND (e.event, e.page_url, e.extra) IS DISTINCT FROM (p.event COLLATE "C", p.page_url, p.extra)
+		 ORDER BY p.ord', from_time, to_time) USING payload, at;
 END
 $$;
-COMMENT ON FUNCTION ecstats.event_insert(jsonb, bigint) IS
-	'Stores the elements of a payload that has so many of them and returns how many were stored; repeats are not. Raises what is wrong with the first bad one.';
+COMMENT ON FUNCTION ecstats.event_conflicts(jsonb, timestamptz) IS
+	'Elements of a payload whose key is stored with other content.';
 
 -- ecstats.event_quarantine: stores the valid elements and keeps the others as rejects. One statement, so that
--- every element is judged once, by one reading of the clock.
-CREATE FUNCTION ecstats.event_quarantine(payload jsonb, OUT valid bigint, OUT stored bigint)
+-- every element is judged once.
+CREATE FUNCTION ecstats.event_quarantine(payload jsonb, at timestamptz, OUT valid bigint, OUT stored bigint)
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	WITH parsed AS MATERIALIZED (
-		SELECT * FROM ecstats.event_parse(payload, false)
+		SELECT * FROM ecstats.event_parse(payload, false, at)
 	), stored_rows AS (
 		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
 		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
@@ -1786,9 +1770,44 @@ CREATE FUNCTION ecstats.event_quarantine(payload jsonb, OUT valid bigint, OUT st
 		SELECT 'track', p.payload_element, p.sqlstate, p.reason
 		  FROM parsed p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord
 	)
-	SELECT count(*) FILTER (WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows) FROM parsed p $$;
-COMMENT ON FUNCTION ecstats.event_quarantine(jsonb) IS
+	SELECT (SELECT count(*) FROM parsed p WHERE p.sqlstate IS NULL), (SELECT count(*) FROM stored_rows) $$;
+COMMENT ON FUNCTION ecstats.event_quarantine(jsonb, timestamptz) IS
 	'Stores the valid elements of a payload and puts the others into ecstats.rejects; how many are valid, and how many of these were stored.';
+
+-- ecstats.event_insert: stores the valid elements of a payload; the others are an error (raise) or rejects. Looking
+-- for a key before each row, and row by row at all, costs more than twice a COPY's insert, and batches are seldom
+-- repeats: a larger one is stored in bulk first. Where that meets a key that is there (a repeated call does so at
+-- its first rows), it is undone and repeats are looked for.
+CREATE FUNCTION ecstats.event_insert(payload jsonb, elements bigint, raise_errors boolean, at timestamptz,
+												OUT valid bigint, OUT stored bigint)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF elements >= 20 THEN
+		BEGIN
+			stored := ecstats.event_store(payload, raise_errors, at);
+			valid := stored;
+		EXCEPTION WHEN unique_violation OR SQLSTATE 'ZE001' THEN
+			NULL;
+		END;
+	END IF;
+	IF stored IS NULL AND NOT raise_errors THEN
+		SELECT q.valid, q.stored INTO valid, stored FROM ecstats.event_quarantine(payload, at) q;
+	ELSIF stored IS NULL THEN
+		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
+		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra
+		  FROM ecstats.event_parse(payload, true, at) p
+		ON CONFLICT DO NOTHING;
+		GET DIAGNOSTICS stored = ROW_COUNT;
+		valid := elements;		-- or it would not have come here
+	ELSIF valid < elements THEN
+		INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+		SELECT 'track', p.payload_element, p.sqlstate, p.reason
+		  FROM ecstats.event_parse(payload, false, at) p WHERE p.sqlstate IS NOT NULL ORDER BY p.ord;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.event_insert(jsonb, bigint, boolean, timestamptz) IS
+	'Stores the valid elements of a payload that has so many elements: how many are valid, and how many of these were stored; repeats are not. The others are an error (raise_errors) or go to ecstats.rejects.';
 
 -- ecstats_track: stores one event or an array of them.
 -- Arguments: payload, an object {event, timestamp, user_id, page_url?, extra?, event_id?} or an array of at
@@ -1800,6 +1819,8 @@ CREATE FUNCTION @extschema@.ecstats_track(payload jsonb, on_error text DEFAULT '
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	raise_errors boolean := ecstats.on_error_check(on_error);
+	at timestamptz := clock_timestamp();		-- every element is judged by this
+	elements bigint;
 	valid bigint;
 	stored bigint;
 	conflict record;
@@ -1807,18 +1828,14 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	IF NOT ecstats.event_days_ready(clock_timestamp()) THEN
-		PERFORM ecstats.event_partitions_try(payload, clock_timestamp());
+	IF ecstats.event_days_wanted(payload, at) IS NOT NULL THEN
+		PERFORM ecstats.event_partitions_try(payload, at);
 	END IF;
-	IF raise_errors THEN		-- all of them are valid, or this does not return
-		valid := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
-		stored := ecstats.event_insert(payload, valid);
-	ELSE
-		SELECT q.valid, q.stored INTO valid, stored FROM ecstats.event_quarantine(payload) q;
-	END IF;
-
+	-- A statement of its own: what it unpacks of a large payload is freed at its end.
+	elements := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
+	SELECT i.valid, i.stored INTO valid, stored FROM ecstats.event_insert(payload, elements, raise_errors, at) i;
 	IF stored < valid THEN
-		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload) LOOP
+		FOR conflict IN SELECT * FROM ecstats.event_conflicts(payload, at) LOOP
 			IF raise_errors THEN
 				RAISE EXCEPTION 'an event with this key is stored with other content'
 					USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',
@@ -6070,10 +6087,11 @@ CREATE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_errors boolean
 DECLARE
 	stored bigint;
 	conflicts jsonb;
+	clock timestamptz := clock_timestamp();		-- every element is judged by this
 BEGIN
 	PERFORM ecstats.event_partitions_try(payload, at);
 	WITH parsed AS MATERIALIZED (
-		SELECT * FROM ecstats.event_parse(payload, raise_errors)
+		SELECT * FROM ecstats.event_parse(payload, raise_errors, clock)
 	), stored_rows AS (
 		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
 		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra FROM parsed p WHERE p.sqlstate IS NULL
@@ -6091,7 +6109,7 @@ BEGIN
 	SELECT coalesce(jsonb_agg(jsonb_build_object('payload', payload -> (c.ord - 1), 'sqlstate', '23505',
 			'reason', format('an event with this key is stored with other content. event_id %s. Give every event an event_id of its own; correct a stored one with UPDATE.', c.event_id))
 			ORDER BY c.ord), '[]') INTO conflicts
-	  FROM ecstats.event_conflicts(payload) c;
+	  FROM ecstats.event_conflicts(payload, clock) c;
 	IF raise_errors AND conflicts <> '[]' THEN
 		RAISE EXCEPTION 'an event with this key is stored with other content'
 			USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',

@@ -35,10 +35,11 @@ CREATE OR REPLACE FUNCTION ecstats.pipeline_take_events(payload jsonb, raise_err
 DECLARE
 	stored bigint;
 	conflicts jsonb;
+	clock timestamptz := clock_timestamp();		-- every element is judged by this
 BEGIN
 	PERFORM ecstats.event_partitions_try(payload, at);
 	WITH parsed AS MATERIALIZED (
-		SELECT * FROM ecstats.event_parse(payload, raise_errors)
+		SELECT * FROM ecstats.event_parse(payload, raise_errors, clock)
 	), stored_rows AS (
 		INSERT INTO ecstats.events (event_time, user_id, event, event_id, page_url, extra)
 		SELECT p.event_time, p.user_id, p.event, p.event_id, p.page_url, p.extra FROM parsed p WHERE p.sqlstate IS NULL
@@ -56,7 +57,7 @@ BEGIN
 	SELECT coalesce(jsonb_agg(jsonb_build_object('payload', payload -> (c.ord - 1), 'sqlstate', '23505',
 			'reason', format('an event with this key is stored with other content. event_id %s. Give every event an event_id of its own; correct a stored one with UPDATE.', c.event_id))
 			ORDER BY c.ord), '[]') INTO conflicts
-	  FROM ecstats.event_conflicts(payload) c;
+	  FROM ecstats.event_conflicts(payload, clock) c;
 	IF raise_errors AND conflicts <> '[]' THEN
 		RAISE EXCEPTION 'an event with this key is stored with other content'
 			USING ERRCODE = 'unique_violation', SCHEMA = 'ecstats', TABLE = 'events', COLUMN = 'event_id',
