@@ -11,6 +11,7 @@
 
 #include <jansson.h>
 
+#include "answer.h"
 #include "delivery.h"
 #include "log.h"
 #include "row.h"
@@ -253,21 +254,11 @@ delivery_log(const Delivery *delivery, const HttpResult *result)
 static json_t *
 result_json(const Delivery *delivery, const HttpResult *result)
 {
-	json_t *headers = json_object();
+	json_t *headers = answer_headers(result);
 	char error[sizeof(result->error)];
-	int i;
 
-	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
-	{
-		/* A header that is lost would be a lie: no pause. */
-		if (result->headers[i].name &&
-			json_object_set_new(headers, result->headers[i].name,
-								json_string(result->headers[i].value)) != 0)
-		{
-			json_decref(headers);
-			return NULL;
-		}
-	}
+	if (headers == NULL)
+		return NULL;
 	utf8_clean(result->error, strlen(result->error), error, sizeof(error));
 	return json_pack("{s:I,s:I,s:o,s:s?,s:b,s:s?,s:s,s:o,s:I}", "delivery_id", delivery->id,
 					 "attempt", delivery->attempt, "http_status",

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "answer.h"
 #include "fetch.h"
 #include "log.h"
 #include "pgconn.h"
@@ -276,24 +277,14 @@ page_log(const Page *page, const HttpResult *result)
 static char *
 page_facts(const HttpResult *result)
 {
-	json_t *headers = json_object();
+	json_t *headers = answer_headers(result);
 	json_t *all;
 	char *text;
 	size_t length;
 	char *out = NULL;
-	int i;
 
-	for (i = 0; i < HTTP_HEADERS_KEPT; i++)
-	{
-		/* A header that is lost would be a lie: no next page, no pause. */
-		if (result->headers[i].name &&
-			json_object_set_new(headers, result->headers[i].name,
-								json_string(result->headers[i].value)) != 0)
-		{
-			json_decref(headers);
-			return NULL;
-		}
-	}
+	if (headers == NULL)
+		return NULL;
 	all = json_pack("{s:o,s:s?,s:s?,s:o,s:b,s:I}", "http_status",
 					result->status ? json_integer(result->status) : json_null(), "error_kind",
 					result->error_kind, "error", result->error[0] ? result->error : NULL, "headers",
