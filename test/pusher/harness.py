@@ -12,6 +12,7 @@ import time
 PUSHER = os.environ["ECSTATS_PUSHER"]
 WORK = os.environ["ECSTATS_PUSHER_WORK"]
 DB = os.environ["ECSTATS_PUSHER_DB"]
+PART = os.environ.get("ECSTATS_PUSHER_PART", "pusher")
 
 _count = 0
 _failed = 0
@@ -21,7 +22,7 @@ def check(good, text, detail=""):
     """Prints one result line."""
     global _count, _failed
     _count += 1
-    print("%s %d - pusher: %s" % ("ok" if good else "not ok", _count, text), flush=True)
+    print("%s %d - %s: %s" % ("ok" if good else "not ok", _count, PART, text), flush=True)
     if not good:
         _failed += 1
         for line in str(detail).splitlines()[-25:]:
