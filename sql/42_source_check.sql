@@ -110,3 +110,32 @@ CREATE OR REPLACE FUNCTION ecstats.source_number(options jsonb, name text, other
 	SELECT CASE WHEN jsonb_typeof(options -> name) = 'number' AND abs((options ->> name)::numeric) < 2e9
 				THEN trunc((options ->> name)::numeric)::integer ELSE otherwise END $$;
 COMMENT ON FUNCTION ecstats.source_number(jsonb, text, integer) IS 'A numeric option of a source, otherwise where it is missing or no number. Never raises.';
+
+-- A broken CHECK or NOT NULL prints its row, to the client and into the server's log, credentials included: so what the
+-- table says is asked here before, of a row that has some.
+CREATE OR REPLACE FUNCTION ecstats.source_shape() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	wrong text := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'ecstats.sources'::regclass AND a.attnotnull AND a.attnum > 0
+				   AND (SELECT count(*) FROM jsonb_each(to_jsonb(NEW)) e WHERE e.key = a.attname AND e.value <> 'null') = 0 ORDER BY a.attnum LIMIT 1);
+	hidden text := 'The row is not shown: url, headers and secret are credentials.';
+BEGIN
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION 'null value in column "%" of relation "sources" violates not-null constraint', wrong
+			USING ERRCODE = 'not_null_violation', SCHEMA = 'ecstats', TABLE = 'sources', COLUMN = wrong, DETAIL = hidden, HINT = 'Give it a value.';
+	END IF;
+	EXECUTE (SELECT format('SELECT c.rule FROM (SELECT ($1).*) AS s, LATERAL (VALUES %s) c(rule, holds) WHERE NOT c.holds ORDER BY c.rule LIMIT 1',
+						   string_agg(format('(%L, %s)', c.conname, pg_get_expr(c.conbin, c.conrelid)), ', '))
+			   FROM pg_constraint c WHERE c.conrelid = 'ecstats.sources'::regclass AND c.contype = 'c') INTO wrong USING NEW;
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION 'new row for relation "sources" violates check constraint "%"', wrong
+			USING ERRCODE = 'check_violation', SCHEMA = 'ecstats', TABLE = 'sources', CONSTRAINT = wrong, DETAIL = hidden,
+				  HINT = 'The name of the constraint says what holds.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_shape() IS
+	'Trigger of ecstats.sources: the table''s CHECKs (23514) and NOT NULLs (23502) for a row with credentials, without showing it.';
+CREATE TRIGGER source_shape BEFORE INSERT OR UPDATE ON ecstats.sources
+	FOR EACH ROW WHEN (NEW.url IS NOT NULL OR NEW.secret IS NOT NULL OR NEW.headers <> '{}') EXECUTE FUNCTION ecstats.source_shape();

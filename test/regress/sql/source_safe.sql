@@ -186,6 +186,24 @@ UPDATE ecstats.sources SET options = '{"max_bytes": 100000000}';
 SELECT pg_temp.ask(repeat('x', 5000), 200, 'too_large');
 UPDATE ecstats.sources SET options = '{}';
 SELECT pg_temp.ask(NULL, NULL, 'too_large');
+-- ---------------------------------------------------------------- nor by a row that is refused, whoever writes it
+\set VERBOSITY default
+DELETE FROM ecstats.sources;
+INSERT INTO ecstats.sources (name, kind, target, url, headers, secret)
+VALUES ('api', 'http', 'orders', 'https://x/y?key=tok-5ecret&page={{page}}', '{"X-Key: tok-5ecret"}', 'tok-5ecret');
+UPDATE ecstats.sources SET timeout = '1 year';
+UPDATE ecstats.sources SET timeout = NULL;
+UPDATE ecstats.sources SET options = '[]';
+UPDATE ecstats.sources SET query = 'shop.orders';
+UPDATE ecstats.sources SET kind = 'query';
+UPDATE ecstats.sources SET secret = E'tok-5ecret\n';
+UPDATE ecstats.sources SET name = 'land:x';
+UPDATE ecstats.sources SET watermark = 'infinity';
+INSERT INTO ecstats.sources (name, kind, target, url, secret) VALUES (NULL, 'http', 'orders', 'https://x/y', 'tok-5ecret');
+INSERT INTO ecstats.sources (name, kind, target, url, secret) VALUES ('api2', 'http', 'orders', 'https://x/y z', 'tok-5ecret');
+UPDATE ecstats.sources SET timeout = '2 min';
+SELECT name, timeout, secret FROM ecstats.sources;
+
 DELETE FROM ecstats.sources;
 TRUNCATE ecstats.source_fetches, ecstats.rejects;
 SET client_min_messages = warning;
