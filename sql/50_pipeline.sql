@@ -12,11 +12,12 @@ DECLARE
 	code text;
 	message text;
 	more text;
+	cure text;
 BEGIN
 	IF source IS NOT NULL AND source NOT IN ('track', 'order') THEN
-		RAISE EXCEPTION 'there are no rejects of this source'
+		RAISE EXCEPTION 'rejects of this source are not retried'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(source, 60)),
-				  HINT = 'Sources are track and order; leave it out for both.';
+				  HINT = 'Sources are track and order; leave it out for both. Rejects of a source are taken by its next run (ecstats_collect), of a landed table by themselves.';
 	END IF;
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
 			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
@@ -37,9 +38,9 @@ BEGIN
 			DELETE FROM ecstats.rejects j WHERE j.id = r.id;
 			taken := taken + 1;
 		EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
-			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
-			UPDATE ecstats.rejects j SET sqlstate = code, reason = concat_ws('. ', message, nullif(more, ''))
-			 WHERE j.id = r.id AND (j.sqlstate <> code);
+			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL, cure = PG_EXCEPTION_HINT;
+			message := concat_ws(' ', message || '.', nullif(more, ''), nullif(cure, ''));
+			UPDATE ecstats.rejects j SET sqlstate = code, reason = message WHERE j.id = r.id AND (j.sqlstate, j.reason) <> (code, message);
 		END;
 	END LOOP;
 	RETURN taken;

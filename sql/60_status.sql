@@ -52,7 +52,7 @@ BEGIN
 	n := (SELECT count(*) FROM ecstats.rejects);
 	status := CASE WHEN n = 0 THEN 'ok' ELSE 'warn' END;
 	detail := format('%s kept', n);
-	hint := CASE WHEN n > 0 THEN 'SELECT source, reason, payload FROM ecstats.rejects; then SELECT ecstats_retry_rejects()' END;
+	hint := CASE WHEN n > 0 THEN 'SELECT source, day, reason, payload FROM ecstats.rejects; then SELECT ecstats_retry_rejects(), or ecstats_collect(source, day) for those of a source' END;
 	RETURN NEXT;
 END
 $$;

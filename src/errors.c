@@ -77,7 +77,7 @@ ecstats_fault_text(const EcstatsFault *fault)
 	if (fault->detail)
 		appendStringInfo(&buf, ". %s", fault->detail);
 	if (fault->hint)
-		appendStringInfo(&buf, " %s", fault->hint);
+		appendStringInfo(&buf, "%s %s", fault->detail ? "" : ".", fault->hint);
 	return buf.data;
 }
 

@@ -57,7 +57,10 @@ ecstats_json_shown(const JsonbValue *v)
 			char *s =
 				DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(v->val.numeric)));
 
-			return ecstats_shown(s, strlen(s));
+			/* without quotes, or it would look like the text that was asked for */
+			if (strlen(s) <= 60)
+				return psprintf("Value: %s.", s);
+			return psprintf("Value: %.60s... (%d bytes in all).", s, (int) strlen(s));
 		}
 		default:
 			return pstrdup("Value: an object or an array.");

@@ -321,7 +321,8 @@ draft_order(OrderDraft *draft, const JsonbValue *order, TimestampTz now, Ecstats
 		position++;
 		if (!read_item(draft, &item, position, now, &draft->lines[position - 1], fault))
 		{
-			fault->detail = psprintf("Item %d. %s", position, fault->detail ? fault->detail : "");
+			fault->detail = psprintf("Item %d.%s%s", position, fault->detail ? " " : "",
+									 fault->detail ? fault->detail : "");
 			return false;
 		}
 		/* What the order says beyond its columns is in every line. */

@@ -82,6 +82,16 @@ UPDATE ecstats.rejects SET payload = jsonb_set(payload, '{event}', '"no"');
 SELECT ecstats_retry_rejects('order'), ecstats_retry_rejects('track'), ecstats_retry_rejects();
 SELECT count(*) FROM ecstats.rejects;
 SELECT ecstats_retry_rejects('elsewhere');
+-- one that is still bad says today's reason, as it was said at first
+SELECT ecstats_track('[{"event":"AA","timestamp":1712050800,"user_id":"still"},{"event":"ok"}]', 'quarantine');
+SELECT reason FROM ecstats.rejects ORDER BY id;
+SELECT reason AS was, ctid AS at FROM ecstats.rejects ORDER BY id LIMIT 1 \gset
+SELECT ecstats_retry_rejects();
+SELECT reason = :'was' AS same, ctid = :'at' AS untouched FROM ecstats.rejects ORDER BY id LIMIT 1;
+UPDATE ecstats.rejects SET payload = payload || '{"event": "aa", "user_id": ""}' WHERE payload ->> 'event' = 'AA';
+SELECT ecstats_retry_rejects();
+SELECT reason FROM ecstats.rejects ORDER BY id;
+DELETE FROM ecstats.rejects;
 
 -- the same key with other content is never dropped silently
 SELECT ecstats_track('{"event":"a","timestamp":1712050800,"user_id":"k","event_id":"00000000-0000-0000-0000-000000000001"}');
