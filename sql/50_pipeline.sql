@@ -3,7 +3,7 @@
 
 -- ecstats_retry_rejects: takes those rejects that are valid now.
 -- Arguments: source 'track' or 'order', NULL for both. Result: rejects taken in. Rejects that are still bad
--- stay, with today's reason. Touches ecstats.rejects and what the intake touches.
+-- stay, with today's reason, and so do orders that were sent again since. Touches ecstats.rejects and what the intake touches.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_retry_rejects(source text DEFAULT NULL) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -22,8 +22,12 @@ BEGIN
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
 			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
 				AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
-			  ORDER BY j.id FOR UPDATE LOOP
-		-- An order that was stored since is newer than its reject.
+				AND jsonb_typeof(j.payload) = 'object'		-- else it was no element and is none now
+			  ORDER BY j.source, CASE j.source WHEN 'order' THEN -j.id ELSE j.id END FOR UPDATE LOOP
+		-- An order that was stored since is newer than its reject, and so is a reject of it that came later.
+		IF r.origin = 'order' THEN
+			PERFORM ecstats.order_lock(r.payload);		-- before the look: somebody may be storing it just now
+		END IF;
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (
 			SELECT FROM ecstats.order_parse(r.payload, false) p
 			 WHERE p.sqlstate IS NULL AND EXISTS (		-- one look into the key's index, see ecstats.order_store

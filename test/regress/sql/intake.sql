@@ -72,6 +72,19 @@ SELECT ecstats_retry_rejects('order');
 SELECT seq_scan AS scans_of_order_lines FROM pg_stat_xact_user_tables WHERE relid = 'ecstats.order_lines'::regclass;
 COMMIT;
 
+-- of two rejects of one order the later one holds; what was no element stays one that is not, and ends no retry
+DELETE FROM ecstats.rejects;
+INSERT INTO ecstats.rejects (source, payload, sqlstate, reason)
+SELECT 'order', jsonb_build_object('order_id', 'twice', 'timestamp', 1772400000, 'items', jsonb_build_array(jsonb_build_object('product_id', 'p', 'quantity', 1, 'amount', n))), '23514', 'version ' || n
+  FROM generate_series(1, 3) n;
+SELECT ecstats_track('[[{"event": "nested", "user_id": "n", "timestamp": 1772400000}], 5]', 'quarantine') AS track,
+	   ecstats_order(jsonb_build_array((SELECT jsonb_agg(1) FROM generate_series(1, 100001))), 'quarantine') AS orders;
+SELECT ecstats_retry_rejects();
+SELECT amount FROM ecstats.order_lines WHERE order_id = 'twice';
+SELECT source, reason FROM ecstats.rejects ORDER BY id;
+SELECT count(*) AS nested FROM ecstats.events WHERE event = 'nested';
+DELETE FROM ecstats.rejects;
+
 -- ------------------------------------------------------------------ an extra is at most 16 kB as it prints
 -- a number of 8 stored bytes may print as 131 kB
 CREATE FUNCTION pg_temp.try(statement text) RETURNS text LANGUAGE plpgsql AS $$
