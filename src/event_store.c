@@ -13,6 +13,7 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/execPartition.h"
 #include "fmgr.h"
@@ -107,6 +108,16 @@ plain_triggers(const TriggerDesc *triggers)
 }
 
 /*
+ * citus_present tells whether Citus is installed here. Of a table that it distributes it keeps an empty
+ * shell, whose rows nobody would see: only its planner knows where they go.
+ */
+static bool
+citus_present(void)
+{
+	return OidIsValid(get_relname_relid("pg_dist_partition", PG_CATALOG_NAMESPACE));
+}
+
+/*
  * plain_table tells whether storing a row in ecstats.events is no more than routing, checking and
  * indexing it.
  */
@@ -115,6 +126,7 @@ plain_table(Relation rel)
 {
 	return rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && rel->rd_rules == NULL &&
 		   plain_triggers(rel->trigdesc) && plain_columns(RelationGetDescr(rel)) &&
+		   !citus_present() &&
 		   check_enable_rls(RelationGetRelid(rel), InvalidOid, true) != RLS_ENABLED;
 }
 

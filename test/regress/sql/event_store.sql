@@ -104,6 +104,13 @@ DROP TABLE pg_temp_other;
 ALTER TABLE ecstats.events ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 SELECT ecstats_track(pg_temp.many('secured', 20)) AS by_superuser;
 ALTER TABLE ecstats.events DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
+-- Citus, of which the catalog is enough: its planner sees every row of a table that it may have distributed
+BEGIN;
+SELECT ecstats.event_store(pg_temp.many('shell1', 20), true, now()) AS in_bulk;
+SET LOCAL allow_system_table_mods = on;
+CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass);
+SELECT ecstats.event_store(pg_temp.many('shell2', 20), true, now()) IS NULL AS left_to_insert, ecstats_track(pg_temp.many('shell3', 20));
+ROLLBACK;
 -- a column of the owner's
 ALTER TABLE ecstats.events ADD COLUMN host text DEFAULT 'web1';
 SELECT ecstats_track(pg_temp.many('column', 20));
