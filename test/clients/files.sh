@@ -46,6 +46,11 @@ is "lines may end as Windows ends them" "$(line events.ndjson | tail -n 3 | tr -
 printf '{"event": "click"\n' > "$work/events.ndjson"
 is "a line that is no JSON is named" "$(line events.ndjson | grep -oE 'CONTEXT.*|COPY j, line 1' | grep -o 'COPY j, line 1')" "COPY j, line 1"
 
+printf '{"event": "click", "timestamp": %d, "user_id": "now"}\n' "$(date +%s)" > "$work/events.ndjson"
+line events.ndjson > /dev/null
+is "a file makes no partition, for which everybody would wait until its end" \
+	"$(ask "SELECT tableoid::regclass FROM ecstats.events WHERE user_id = 'now'")" "ecstats.events_default"
+
 cat > "$work/orders.ndjson" << 'JSON'
 {"order_id": "o\\1", "order_time": "2026-03-02T10:00:00+08:00", "region": "\u4e0a\u6d77", "items": [{"product_id": "p\"1\"", "quantity": 2, "amount": "10.10"}, {"product_id": "p2", "quantity": 1, "amount": 1}]}
 {"order_id": "o2", "order_time": 1772400000, "items": [{"product_id": "p", "quantity": 0, "amount": 1}]}
