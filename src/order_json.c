@@ -446,34 +446,52 @@ ecstats_order_parse(PG_FUNCTION_ARGS)
 }
 
 /*
+ * order_bucket returns which lock stands for an order, -1 where it has no order_id: it will not be stored.
+ */
+static int
+order_bucket(const JsonbValue *order)
+{
+	EcstatsFault fault = {0};
+	JsonbValue *v;
+	text *id;
+
+	if (order->type != jbvBinary || !JsonContainerIsObject(order->val.binary.data))
+		return -1;
+	v = get(order->val.binary.data, "order_id");
+	if (v == NULL || !ecstats_json_string(v, "order_id", true, &id, &fault))
+		return -1;
+	return hash_bytes((unsigned char *) VARDATA(id), VARSIZE(id) - VARHDRSZ) % N_BUCKETS;
+}
+
+/*
  * ecstats_order_buckets(payload) returns which of 1,024 locks stand for the orders of a payload, in order.
- * Elements without an order_id have none: they will not be stored.
+ * Memory: one order at a time (a number of 8 bytes, as an order_id, is a text of 131 kB).
  */
 Datum
 ecstats_order_buckets(PG_FUNCTION_ARGS)
 {
 	EcstatsElements elements =
 		ecstats_json_elements(PG_GETARG_JSONB_P(0), PAYLOAD_MAX_ELEMENTS, "orders");
+	MemoryContext per_order =
+		AllocSetContextCreate(CurrentMemoryContext, "ecstats order", ALLOCSET_DEFAULT_SIZES);
 	bool taken[N_BUCKETS] = {0};
 	Datum buckets[N_BUCKETS];
-	EcstatsFault fault;
 	JsonbValue order;
-	JsonbValue *v;
-	text *id;
 	int n = 0;
 	int i;
 
 	while (ecstats_json_next_element(&elements, &order))
 	{
+		MemoryContext old = MemoryContextSwitchTo(per_order);
+
 		CHECK_FOR_INTERRUPTS();
-		if (order.type != jbvBinary || !JsonContainerIsObject(order.val.binary.data))
-			continue;
-		v = get(order.val.binary.data, "order_id");
-		if (v == NULL || !ecstats_json_string(v, "order_id", true, &id, &fault))
-			continue;
-		taken[hash_bytes((unsigned char *) VARDATA(id), VARSIZE(id) - VARHDRSZ) % N_BUCKETS] = true;
-		pfree(id);
+		i = order_bucket(&order);
+		if (i >= 0)
+			taken[i] = true;
+		MemoryContextSwitchTo(old);
+		MemoryContextReset(per_order);
 	}
+	MemoryContextDelete(per_order);
 	for (i = 0; i < N_BUCKETS; i++)
 	{
 		if (taken[i])

@@ -106,6 +106,12 @@ SELECT n, pg_temp.try(format('INSERT INTO ecstats.events (user_id, event, extra)
 -- more digits than memory holds, stored in 1 MB: a reject, no failure
 SELECT ecstats_track(jsonb_build_object('event', 'click', 'timestamp', 1772400000, 'user_id', 'x', 'extra', jsonb_build_object('a', (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 20000)))), 'quarantine');
 SELECT reason FROM ecstats.rejects ORDER BY id DESC LIMIT 1;
+-- ids of a few bytes that are long as a text, many of them: one at a time is in memory (kB, the most that this session ever took)
+CREATE FUNCTION pg_temp.most() RETURNS int LANGUAGE sql AS $$ SELECT (regexp_match(pg_read_file('/proc/self/status'), 'VmHWM:\s+(\d+)'))[1]::int $$;
+CREATE TEMP TABLE long_ids AS SELECT jsonb_agg(jsonb_build_object('order_id', 1e131071::numeric)) AS payload FROM generate_series(1, 2000);
+SELECT pg_temp.most() AS before \gset
+SELECT ecstats_order(payload, 'quarantine') FROM long_ids;
+SELECT pg_temp.most() - :before < 100000 AS few;
 DELETE FROM ecstats.rejects;
 
 -- ------------------------------------------------------------------ the shop's clock, with data
