@@ -3,16 +3,21 @@
 
 -- ecstats.order_lock: one writer at a time for the same order, so that two replacements never mix their
 -- lines. 1,024 locks for all orders: a batch must not fill the lock table.
-CREATE OR REPLACE FUNCTION ecstats.order_lock(payload jsonb) RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.order_lock_buckets(buckets integer[]) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	bucket integer;
 BEGIN
-	FOREACH bucket IN ARRAY ecstats.order_buckets(payload) LOOP		-- sorted: no deadlock
+	FOREACH bucket IN ARRAY buckets LOOP		-- sorted: no deadlock
 		PERFORM pg_advisory_xact_lock(hashtext('ecstats.order_lines'), bucket);
 	END LOOP;
 END
 $$;
+COMMENT ON FUNCTION ecstats.order_lock_buckets(integer[]) IS 'Waits until no other transaction replaces an order of these sorted buckets.';
+
+CREATE OR REPLACE FUNCTION ecstats.order_lock(payload jsonb) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.order_lock_buckets(ecstats.order_buckets(payload)) $$;
 COMMENT ON FUNCTION ecstats.order_lock(jsonb) IS 'Waits until no other transaction replaces an order of this payload.';
 
 -- ecstats.order_store: the lines of each (order_id, order_time) become those of the payload.

@@ -19,6 +19,12 @@ BEGIN
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(source, 60)),
 				  HINT = 'Sources are track and order; leave it out for both. Rejects of a source are taken by its next run (ecstats_collect), of a landed table by themselves.';
 	END IF;
+	-- All the locks of orders at once, as an intake takes them: one by one they would meet it in a deadlock.
+	PERFORM ecstats.order_lock_buckets(array(
+		SELECT DISTINCT b FROM ecstats.rejects j, unnest(ecstats.order_buckets(j.payload)) AS b
+		 WHERE j.source = 'order' AND j.day IS NULL AND jsonb_typeof(j.payload) = 'object'
+		   AND (ecstats_retry_rejects.source IS NULL OR ecstats_retry_rejects.source = 'order')
+		 ORDER BY b));
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
 			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
 				AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
@@ -26,7 +32,7 @@ BEGIN
 			  ORDER BY j.source, CASE j.source WHEN 'order' THEN -j.id ELSE j.id END FOR UPDATE LOOP
 		-- An order that was stored since is newer than its reject, and so is a reject of it that came later.
 		IF r.origin = 'order' THEN
-			PERFORM ecstats.order_lock(r.payload);		-- before the look: somebody may be storing it just now
+			PERFORM ecstats.order_lock(r.payload);		-- of one that came since, too: before the look
 		END IF;
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (
 			SELECT FROM ecstats.order_parse(r.payload, false) p
