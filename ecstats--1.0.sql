@@ -2079,16 +2079,21 @@ COMMENT ON FUNCTION @extschema@.ecstats_prepare(date, date) IS
 
 -- ecstats.order_lock: one writer at a time for the same order, so that two replacements never mix their
 -- lines. 1,024 locks for all orders: a batch must not fill the lock table.
-CREATE FUNCTION ecstats.order_lock(payload jsonb) RETURNS void
+CREATE FUNCTION ecstats.order_lock_buckets(buckets integer[]) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	bucket integer;
 BEGIN
-	FOREACH bucket IN ARRAY ecstats.order_buckets(payload) LOOP		-- sorted: no deadlock
+	FOREACH bucket IN ARRAY buckets LOOP		-- sorted: no deadlock
 		PERFORM pg_advisory_xact_lock(hashtext('ecstats.order_lines'), bucket);
 	END LOOP;
 END
 $$;
+COMMENT ON FUNCTION ecstats.order_lock_buckets(integer[]) IS 'Waits until no other transaction replaces an order of these sorted buckets.';
+
+CREATE FUNCTION ecstats.order_lock(payload jsonb) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.order_lock_buckets(ecstats.order_buckets(payload)) $$;
 COMMENT ON FUNCTION ecstats.order_lock(jsonb) IS 'Waits until no other transaction replaces an order of this payload.';
 
 -- ecstats.order_store: the lines of each (order_id, order_time) become those of the payload.
@@ -2310,6 +2315,35 @@ CREATE FUNCTION ecstats.source_number(options jsonb, name text, otherwise intege
 	SELECT CASE WHEN jsonb_typeof(options -> name) = 'number' AND abs((options ->> name)::numeric) < 2e9
 				THEN trunc((options ->> name)::numeric)::integer ELSE otherwise END $$;
 COMMENT ON FUNCTION ecstats.source_number(jsonb, text, integer) IS 'A numeric option of a source, otherwise where it is missing or no number. Never raises.';
+
+-- A broken CHECK or NOT NULL prints its row, to the client and into the server's log, credentials included: so what the
+-- table says is asked here before, of a row that has some.
+CREATE FUNCTION ecstats.source_shape() RETURNS trigger
+	LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	wrong text := (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'ecstats.sources'::regclass AND a.attnotnull AND a.attnum > 0
+				   AND (SELECT count(*) FROM jsonb_each(to_jsonb(NEW)) e WHERE e.key = a.attname AND e.value <> 'null') = 0 ORDER BY a.attnum LIMIT 1);
+	hidden text := 'The row is not shown: url, headers and secret are credentials.';
+BEGIN
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION 'null value in column "%" of relation "sources" violates not-null constraint', wrong
+			USING ERRCODE = 'not_null_violation', SCHEMA = 'ecstats', TABLE = 'sources', COLUMN = wrong, DETAIL = hidden, HINT = 'Give it a value.';
+	END IF;
+	EXECUTE (SELECT format('SELECT c.rule FROM (SELECT ($1).*) AS s, LATERAL (VALUES %s) c(rule, holds) WHERE NOT c.holds ORDER BY c.rule LIMIT 1',
+						   string_agg(format('(%L, %s)', c.conname, pg_get_expr(c.conbin, c.conrelid)), ', '))
+			   FROM pg_constraint c WHERE c.conrelid = 'ecstats.sources'::regclass AND c.contype = 'c') INTO wrong USING NEW;
+	IF wrong IS NOT NULL THEN
+		RAISE EXCEPTION 'new row for relation "sources" violates check constraint "%"', wrong
+			USING ERRCODE = 'check_violation', SCHEMA = 'ecstats', TABLE = 'sources', CONSTRAINT = wrong, DETAIL = hidden,
+				  HINT = 'The name of the constraint says what holds.';
+	END IF;
+	RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION ecstats.source_shape() IS
+	'Trigger of ecstats.sources: the table''s CHECKs (23514) and NOT NULLs (23502) for a row with credentials, without showing it.';
+CREATE TRIGGER source_shape BEFORE INSERT OR UPDATE ON ecstats.sources
+	FOR EACH ROW WHEN (NEW.url IS NOT NULL OR NEW.secret IS NOT NULL OR NEW.headers <> '{}') EXECUTE FUNCTION ecstats.source_shape();
 -- sql/42_source.sql
 -- Sources: who may write which, what is accepted, how far each has come.
 
@@ -5407,7 +5441,7 @@ COMMENT ON FUNCTION ecstats.delivery_settle(text, jsonb) IS
 
 -- ecstats_retry_rejects: takes those rejects that are valid now.
 -- Arguments: source 'track' or 'order', NULL for both. Result: rejects taken in. Rejects that are still bad
--- stay, with today's reason. Touches ecstats.rejects and what the intake touches.
+-- stay, with today's reason, and so do orders that were sent again since. Touches ecstats.rejects and what the intake touches.
 CREATE FUNCTION @extschema@.ecstats_retry_rejects(source text DEFAULT NULL) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
@@ -5416,17 +5450,28 @@ DECLARE
 	code text;
 	message text;
 	more text;
+	cure text;
 BEGIN
 	IF source IS NOT NULL AND source NOT IN ('track', 'order') THEN
-		RAISE EXCEPTION 'there are no rejects of this source'
+		RAISE EXCEPTION 'rejects of this source are not retried'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Value: %L.', left(source, 60)),
-				  HINT = 'Sources are track and order; leave it out for both.';
+				  HINT = 'Sources are track and order; leave it out for both. Rejects of a source are taken by its next run (ecstats_collect), of a landed table by themselves.';
 	END IF;
+	-- All the locks of orders at once, as an intake takes them: one by one they would meet it in a deadlock.
+	PERFORM ecstats.order_lock_buckets(array(
+		SELECT DISTINCT b FROM ecstats.rejects j, unnest(ecstats.order_buckets(j.payload)) AS b
+		 WHERE j.source = 'order' AND j.day IS NULL AND jsonb_typeof(j.payload) = 'object'
+		   AND (ecstats_retry_rejects.source IS NULL OR ecstats_retry_rejects.source = 'order')
+		 ORDER BY b));
 	FOR r IN SELECT j.id, j.source AS origin, j.payload FROM ecstats.rejects j
 			  WHERE j.source IN ('track', 'order') AND j.day IS NULL	-- those of a source belong to its next run
 				AND (ecstats_retry_rejects.source IS NULL OR j.source = ecstats_retry_rejects.source)
-			  ORDER BY j.id FOR UPDATE LOOP
-		-- An order that was stored since is newer than its reject.
+				AND jsonb_typeof(j.payload) = 'object'		-- else it was no element and is none now
+			  ORDER BY j.source, CASE j.source WHEN 'order' THEN -j.id ELSE j.id END FOR UPDATE LOOP
+		-- An order that was stored since is newer than its reject, and so is a reject of it that came later.
+		IF r.origin = 'order' THEN
+			PERFORM ecstats.order_lock(r.payload);		-- of one that came since, too: before the look
+		END IF;
 		CONTINUE WHEN r.origin = 'order' AND EXISTS (
 			SELECT FROM ecstats.order_parse(r.payload, false) p
 			 WHERE p.sqlstate IS NULL AND EXISTS (		-- one look into the key's index, see ecstats.order_store
@@ -5441,9 +5486,9 @@ BEGIN
 			DELETE FROM ecstats.rejects j WHERE j.id = r.id;
 			taken := taken + 1;
 		EXCEPTION WHEN integrity_constraint_violation OR data_exception OR program_limit_exceeded THEN
-			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL;
-			UPDATE ecstats.rejects j SET sqlstate = code, reason = concat_ws('. ', message, nullif(more, ''))
-			 WHERE j.id = r.id AND (j.sqlstate <> code);
+			GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, more = PG_EXCEPTION_DETAIL, cure = PG_EXCEPTION_HINT;
+			message := concat_ws(' ', message || '.', nullif(more, ''), nullif(cure, ''));
+			UPDATE ecstats.rejects j SET sqlstate = code, reason = message WHERE j.id = r.id AND (j.sqlstate, j.reason) <> (code, message);
 		END;
 	END LOOP;
 	RETURN taken;
@@ -7078,7 +7123,7 @@ BEGIN
 	n := (SELECT count(*) FROM ecstats.rejects);
 	status := CASE WHEN n = 0 THEN 'ok' ELSE 'warn' END;
 	detail := format('%s kept', n);
-	hint := CASE WHEN n > 0 THEN 'SELECT source, reason, payload FROM ecstats.rejects; then SELECT ecstats_retry_rejects()' END;
+	hint := CASE WHEN n > 0 THEN 'SELECT source, day, reason, payload FROM ecstats.rejects; then SELECT ecstats_retry_rejects(), or ecstats_collect(source, day) for those of a source' END;
 	RETURN NEXT;
 END
 $$;
