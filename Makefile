@@ -86,6 +86,7 @@ SQL_PIECES = \
 	sql/42_source_http.sql \
 	sql/43_rollup.sql \
 	sql/43_rollup_close.sql \
+	sql/43_rollup_partition.sql \
 	sql/44_job.sql \
 	sql/44_job_run.sql \
 	sql/44_job_claim.sql \

@@ -134,6 +134,13 @@ CREATE TABLE ecstats.day_state (
 	events_dropped	boolean NOT NULL DEFAULT false,
 	orders_dropped	boolean NOT NULL DEFAULT false
 );
+-- Not dumped: a table that is restored is another one by number, and no less the day's.
+CREATE TABLE ecstats.day_partitions (
+	day			date PRIMARY KEY,
+	partition	oid NOT NULL
+);
+COMMENT ON TABLE ecstats.day_partitions IS 'Which table held a closed day''s events when the day was looked at: another one of that name has other rows';
+
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';

@@ -9,7 +9,9 @@ DECLARE
 	part name := ecstats.day_partition_name(day);
 BEGIN
 	EXECUTE format('CREATE TABLE ecstats.%I (LIKE ecstats.events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
-	EXECUTE format('CREATE UNIQUE INDEX %I ON ecstats.%I (event_time, user_id, event_id)', part || '_key', part);
+	-- A partition that was detached and renamed keeps its index: then any free name will do.
+	EXECUTE format('CREATE UNIQUE INDEX %s ON ecstats.%I (event_time, user_id, event_id)',
+				   CASE WHEN to_regclass('ecstats.' || part || '_key') IS NULL THEN part || '_key' ELSE '' END, part);
 	EXECUTE format('CREATE TRIGGER truncated AFTER TRUNCATE ON ecstats.%I FOR EACH STATEMENT EXECUTE FUNCTION ecstats.rows_truncated()', part);
 	EXECUTE format('ALTER TABLE ecstats.%I ENABLE ALWAYS TRIGGER truncated', part);
 END

@@ -153,16 +153,24 @@ DECLARE
 	others date[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
-	has_partition boolean := ecstats.day_partition_exists(the_day);
+	has_partition boolean;
 	is_stored boolean := EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = the_day);
 	state ecstats.day_state;
 	with_events boolean;
 	under_way xid[];
 	gate boolean;
 BEGIN
+	-- No partition goes between this look and the scan.
+	LOCK TABLE ONLY ecstats.events IN ACCESS SHARE MODE;
+	has_partition := ecstats.rollup_partition_own(the_day);
 	-- A partition that is detached may come back; one that is no more does not, whatever a new one of its name holds.
 	UPDATE ecstats.day_state s SET events_dropped = true
-	 WHERE s.day = the_day AND s.partitioned AND NOT s.events_dropped AND NOT ecstats.day_partition_taken(the_day);
+	 WHERE s.day = the_day AND s.partitioned AND NOT s.events_dropped AND ecstats.rollup_partition_lost(the_day);
+	IF NOT is_stored THEN		-- of a row that somebody has deleted
+		DELETE FROM ecstats.day_state s WHERE s.day = the_day;
+		DELETE FROM ecstats.day_partitions p WHERE p.day = the_day;
+		has_partition := ecstats.day_partition_exists(the_day);
+	END IF;
 	SELECT * INTO state FROM ecstats.day_state s WHERE s.day = the_day;
 	IF is_stored AND state.frozen THEN
 		RETURN false;
@@ -183,6 +191,7 @@ BEGIN
 	FOREACH other IN ARRAY others LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND (s.frozen OR s.events_dropped));
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
+		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
 		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
 	END LOOP;
@@ -196,33 +205,12 @@ BEGIN
 		   unseen = CASE WHEN s.cluster <> this_cluster THEN '{}'
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster OR has_partition AND NOT s.partitioned;
+	PERFORM ecstats.rollup_partition_note(the_day, the_day);
 	RETURN first;
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
-
--- ecstats.rollup_late_events: days whose events were dropped, or detached, and that have events: they came since.
-CREATE OR REPLACE FUNCTION ecstats.rollup_late_events() RETURNS SETOF date
-	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-	WITH gone AS MATERIALIZED (
-		SELECT s.day, ecstats.day_partition_exists(s.day) AS has_partition FROM ecstats.day_state s WHERE s.events_dropped OR s.partitioned
-	)
-	SELECT g.day FROM gone g JOIN ecstats.day_state s ON s.day = g.day AND s.events_dropped
-	 WHERE g.has_partition AND EXISTS (
-		SELECT FROM ecstats.rollup_hop(to_regclass('ecstats.' || ecstats.day_partition_name(g.day)), 'event_time', g.day, g.day + 1))
-	UNION
-	SELECT h FROM (SELECT min(g.day) AS from_day, max(g.day) AS to_day FROM gone g) r
-	 CROSS JOIN LATERAL ecstats.rollup_hop('ecstats.events_default', 'event_time', r.from_day, r.to_day + 1) h
-	  JOIN gone g ON g.day = h AND NOT g.has_partition
-	 WHERE r.from_day IS NOT NULL $$;
-COMMENT ON FUNCTION ecstats.rollup_late_events() IS 'Days whose events were dropped, or detached, and that have some again.';
-
--- ecstats.rollup_partitioned: days that were closed out of the default partition and have got their own since.
-CREATE OR REPLACE FUNCTION ecstats.rollup_partitioned() RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS
-	$$ UPDATE ecstats.day_state s SET partitioned = true WHERE NOT s.partitioned AND ecstats.day_partition_exists(s.day) $$;
-COMMENT ON FUNCTION ecstats.rollup_partitioned() IS 'Notes which closed days have a partition of their own by now.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
 -- is not closed is found by its rows).

@@ -25,19 +25,18 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_days(at timestamptz) RETURNS SETOF d
 COMMENT ON FUNCTION ecstats.maintain_days(timestamptz) IS 'Business days that should have a partition and can get one.';
 
 -- ecstats.maintain_lost: a stored day whose partition somebody dropped keeps what was counted from it, also once
--- late rows give it a new one. To be called before that. False where a lock was busy: then no partition is made.
+-- late rows give it a new one. False where a lock was busy: then no partition is made.
 CREATE OR REPLACE FUNCTION ecstats.maintain_lost() RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 BEGIN
 	PERFORM ecstats.rollup_lock();
-	UPDATE ecstats.day_state s SET events_dropped = true
-	 WHERE s.partitioned AND NOT s.events_dropped AND NOT ecstats.day_partition_taken(s.day);
+	PERFORM ecstats.rollup_partitioned();
 	RETURN true;
 EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
 	RETURN false;
 END
 $$;
-COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes the stored days whose partition was dropped by hand; false where a lock was busy.';
+COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes which partitions stored days have, and those that were dropped by hand; false where a lock was busy.';
 
 -- ecstats.maintain_droppable: the rule of retention. Whole days only, whose end is past config's retention; a day
 -- that is closed and complete and did not change since, and so are all days with data of its week (Monday to
@@ -187,6 +186,11 @@ BEGIN
 			busy := busy + 1;
 		END IF;
 	END LOOP;
+	IF days <> '{}' THEN			-- days that were closed out of the default partition have their own now
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		PERFORM ecstats.maintain_lost();
+	END IF;
 	COMMIT;
 	FOREACH d IN ARRAY array(SELECT p.day FROM ecstats.maintain_droppable(pg_catalog.clock_timestamp()) p) LOOP
 		COMMIT;

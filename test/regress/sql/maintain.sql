@@ -203,3 +203,44 @@ INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-03 12:0
 CALL ecstats_maintain();
 SELECT user_id, tableoid::regclass FROM ecstats.events WHERE user_id = 'd4';
 SELECT event_count, uv FROM ecstats_daily('2024-09-03');
+-- the same, and the new one is there before anybody has looked
+UPDATE ecstats.config SET event_retention = NULL;
+SELECT ecstats_prepare('2024-09-04', '2024-09-05');
+INSERT INTO ecstats.events (event_time, user_id, event) SELECT d + interval '11 hours', 'h' || i, 'page_view' FROM generate_series(1, 3) i, unnest('{2024-09-04,2024-09-05}'::timestamp[]) d;
+SELECT day, event_count, uv FROM ecstats_daily('2024-09-05');
+DROP TABLE ecstats.events_20240904;
+SELECT ecstats_prepare('2024-09-04', '2024-09-04');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-04 12:00+08', 'h4', 'page_view');
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, quantity, amount) VALUES ('h1', 1, '2024-09-04 15:00+08', 'b3', 'p', 1, 5);
+SELECT event_count, uv, gmv FROM ecstats_daily('2024-09-04');
+SELECT events_dropped FROM ecstats.day_state WHERE day = '2024-09-04';
+SELECT detail LIKE '%2024-09-04%' AS says_late FROM ecstats_status() WHERE component = 'frozen days';
+-- detached, renamed and kept: late rows get a new one and are not counted instead; back again, all is as before
+ALTER TABLE ecstats.events DETACH PARTITION ecstats.events_20240905;
+ALTER TABLE ecstats.events_20240905 RENAME TO kept;
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-05 12:00+08', 'h4', 'page_view');
+CALL ecstats_maintain();
+SELECT event_count, uv FROM ecstats_daily('2024-09-05');
+SELECT events_dropped FROM ecstats.day_state WHERE day = '2024-09-05';
+SELECT detail LIKE '%2024-09-05%' AS says_late FROM ecstats_status() WHERE component = 'frozen days';
+BEGIN;
+ALTER TABLE ecstats.events DETACH PARTITION ecstats.events_20240905;
+INSERT INTO ecstats.kept SELECT * FROM ecstats.events_20240905;
+DROP TABLE ecstats.events_20240905;
+ALTER TABLE ecstats.kept RENAME TO events_20240905;
+ALTER TABLE ecstats.events ATTACH PARTITION ecstats.events_20240905 FOR VALUES FROM ('2024-09-05 00:00+08') TO ('2024-09-06 00:00+08');
+COMMIT;
+SELECT event_count, uv FROM ecstats_daily('2024-09-05');
+-- closed out of the default partition and moved by maintenance: dropped before the next close, its figures stay too
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-09 12:00+08', 'h5', 'page_view');
+SELECT event_count FROM ecstats_daily('2024-09-09');
+CALL ecstats_maintain();
+DROP TABLE ecstats.events_20240909;
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, user_id, product_id, quantity, amount) VALUES ('h2', 1, '2024-09-09 15:00+08', 'b3', 'p', 1, 5);
+SELECT event_count, gmv FROM ecstats_daily('2024-09-09');
+-- a stored row that somebody deletes is made anew from what is there, also where a late event on an earlier day is of the same user
+SELECT day FROM ecstats_daily('2024-09-05');
+DELETE FROM ecstats.daily_kpi WHERE day IN ('2024-09-05', '2024-09-09');
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-09-02 13:00+08', 'h1', 'page_view');
+SELECT day, event_count FROM ecstats_daily('2024-09-09');
+SELECT day, event_count, new_user_count, revision FROM ecstats.daily_kpi WHERE day BETWEEN '2024-09-02' AND '2024-09-09' ORDER BY day;
