@@ -43,7 +43,8 @@ COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes which partitions stored da
 -- Sunday) and of its month, both of which have ended. Events only where the day has them in a partition of its
 -- own, with its bounds: one that somebody attached otherwise holds other days too. Weekly and monthly figures need
 -- the raw rows of all their days: once they are stored, this is where their being so must be asked for too.
-CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TABLE (day date, events boolean, orders boolean)
+CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz, only_day date DEFAULT NULL)
+	RETURNS TABLE (day date, events boolean, orders boolean)
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 	WITH past AS MATERIALIZED (
 		SELECT s.day, coalesce(NOT s.events_dropped AND ecstats.day_start(s.day + 1) <= at - c.event_retention, false) AS events,
@@ -51,6 +52,7 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TA
 			   least(date_trunc('week', s.day), date_trunc('month', s.day))::date AS from_day,
 			   greatest(date_trunc('week', s.day) + interval '1 week', date_trunc('month', s.day) + interval '1 month')::date AS to_day
 		  FROM ecstats.day_state s JOIN ecstats.daily_kpi k ON k.day = s.day CROSS JOIN ecstats.config c
+		 WHERE only_day IS NULL OR s.day = only_day
 	), unsettled AS MATERIALIZED (		-- nothing is asked where nothing is past retention
 		SELECT u.day FROM (SELECT max(p.to_day) AS day FROM past p WHERE p.events OR p.orders) until
 		 CROSS JOIN LATERAL (
@@ -66,8 +68,8 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz) RETURNS TA
 			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)) p
 	 WHERE p.events OR p.orders
 	 ORDER BY p.day $$;
-COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz) IS
-	'Days whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
+COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz, date) IS
+	'Days (or one day alone) whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
 
 -- ecstats.maintain_drop: drops the raw rows of one such day. Without its events, what was counted from them stays as
 -- it is, and order figures still follow order lines; without its order lines the day is frozen. False where a lock
@@ -84,7 +86,7 @@ BEGIN
 	PERFORM ecstats.must_be_read_committed('ecstats.maintain_drop drops a day');
 	PERFORM ecstats.rollup_lock();
 	-- Nobody drops by a clock that is ahead.
-	SELECT * INTO what FROM ecstats.maintain_droppable(least(at, clock_timestamp())) p WHERE p.day = the_day;
+	SELECT * INTO what FROM ecstats.maintain_droppable(least(at, clock_timestamp()), the_day) p WHERE p.day = the_day;
 	IF NOT FOUND THEN
 		RETURN false;
 	END IF;
