@@ -81,6 +81,11 @@ DECLARE
 	line record;
 	lines bigint := 0;
 BEGIN
+	DELETE FROM ecstats.rejects r
+	 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = landed;
+	IF FOUND THEN
+		RETURN 0;				-- a line of that key is somebody else's
+	END IF;
 	BEGIN
 		SELECT p.* INTO line FROM ecstats.order_parse(ecstats.pipeline_land_payload(mapping, landed, true), false) p;
 		DELETE FROM ecstats.order_lines l
@@ -89,15 +94,11 @@ BEGIN
 	EXCEPTION WHEN data_exception THEN
 		NULL;					-- it has no key: it never had a line
 	END;
-	IF lines = 0 THEN
-		DELETE FROM ecstats.rejects r
-		 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = landed;
-	END IF;
 	RETURN lines;
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_land_forget(text, text[], jsonb) IS
-	'Deletes the line of a landed row, or its reject where it has none; returns lines deleted.';
+	'Deletes the reject of a landed row, or its line where it has none; returns lines deleted.';
 
 -- ecstats.pipeline_land_over: were the order lines of all days of a line, of its order and of its payment, dropped?
 CREATE OR REPLACE FUNCTION ecstats.pipeline_land_over(order_time timestamptz, paid_time timestamptz) RETURNS boolean
@@ -175,7 +176,7 @@ BEGIN
 				   status = excluded.status, paid_time = excluded.paid_time, extra = excluded.extra;
 			lines := lines + 1;
 		END IF;
-		IF same_key AND is_new THEN				-- it was bad so far
+		IF same_key THEN						-- it may have been bad so far
 			DELETE FROM ecstats.rejects r
 			 WHERE left(r.source, 5) = 'land:' AND r.source = 'land:' || landing AND r.payload = old_row;
 		END IF;

@@ -80,6 +80,15 @@ INSERT INTO public.orders (id, created_at) VALUES (8, '2026-11-02 10:00+08');
 SELECT ecstats_retry_rejects();
 SELECT payload->>'id' AS id, sqlstate FROM ecstats.rejects;
 DELETE FROM public.orders WHERE id = 8;
+-- a line that somebody else wrote under the key of a rejected row: the reject goes with its row, the line stays
+INSERT INTO public.orders (id, created_at) VALUES (8, '2026-11-02 10:00+08'), (9, '2026-11-02 10:00+08');
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('8', 1, '2026-11-02 10:00+08', 'by hand', 1, 1), ('9', 1, '2026-11-02 10:00+08', 'by hand', 1, 1);
+DELETE FROM public.orders WHERE id = 8;
+UPDATE public.orders SET sku = 'p9', qty = 1, total = 1 WHERE id = 9;
+SELECT payload->>'id' AS id FROM ecstats.rejects;
+SELECT order_id, product_id FROM ecstats.order_lines WHERE order_id IN ('8', '9') ORDER BY 1;
+DELETE FROM public.orders WHERE id = 9;
+DELETE FROM ecstats.order_lines WHERE order_id IN ('8', '9');
 -- TRUNCATE takes the lines of this table alone
 INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('other', 1, '2026-11-01', 'p', 1, 1);
 INSERT INTO public.orders (id, created_at) VALUES (9, '2026-11-02 10:00+08');
