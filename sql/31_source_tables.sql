@@ -106,6 +106,6 @@ COMMENT ON COLUMN ecstats.source_pages.keys IS 'A hash of (order_id, line_no, or
 
 -- Rejects of a source belong to the day that was asked for: its next run takes them back or confirms them.
 ALTER TABLE ecstats.rejects ADD COLUMN day date;
-CREATE INDEX rejects_source_day ON ecstats.rejects (source, day) WHERE day IS NOT NULL;
+CREATE INDEX rejects_source_day ON ecstats.rejects (source, day, jsonb_hash(payload)) WHERE day IS NOT NULL;
 COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or the name of a source';
 COMMENT ON COLUMN ecstats.rejects.day IS 'The business day that the source was asked for; NULL: sent by a client';

@@ -4,29 +4,41 @@
 -- ecstats.pipeline_reject: keeps what a run could not take; what is kept already stays as it is.
 -- Result: the ids of all of them.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_reject(the_source text, the_day date, bad jsonb) RETURNS bigint[]
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	WITH b AS (
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+	ids bigint[];
+BEGIN
+	WITH b AS MATERIALIZED (
 		SELECT DISTINCT ON (e -> 'payload') e -> 'payload' AS payload, e ->> 'sqlstate' AS sqlstate, e ->> 'reason' AS reason
 		  FROM jsonb_array_elements(bad) e
-	), kept AS (
-		SELECT r.id, r.payload, r.sqlstate FROM ecstats.rejects r WHERE r.source = the_source AND r.day = the_day
+	), known AS MATERIALIZED (			-- each by the index, which is in the column's collation, not the caller's
+		SELECT b.*, k.ids
+		  FROM b
+		 CROSS JOIN LATERAL (SELECT array_agg(r.id) AS ids FROM ecstats.rejects r
+							  WHERE r.source = the_source COLLATE "default" AND r.day = the_day AND jsonb_hash(r.payload) = jsonb_hash(b.payload)
+								AND r.payload = b.payload AND r.sqlstate = b.sqlstate) k
 	), added AS (
 		INSERT INTO ecstats.rejects (source, day, payload, sqlstate, reason)
-		SELECT the_source, the_day, b.payload, b.sqlstate, b.reason FROM b
-		 WHERE NOT EXISTS (SELECT FROM kept k WHERE k.payload = b.payload AND k.sqlstate = b.sqlstate)
+		SELECT the_source, the_day, k.payload, k.sqlstate, k.reason FROM known k WHERE k.ids IS NULL
 		RETURNING id
 	)
-	SELECT coalesce(array_agg(i.id), '{}')
-	  FROM (SELECT a.id FROM added a
-			UNION ALL SELECT k.id FROM kept k JOIN b ON b.payload = k.payload AND b.sqlstate = k.sqlstate) i $$;
+	SELECT coalesce(array_agg(i.id), '{}') INTO ids
+	  FROM (SELECT a.id FROM added a UNION ALL SELECT unnest(k.ids) FROM known k) i;
+	RETURN ids;
+END
+$$;
 COMMENT ON FUNCTION ecstats.pipeline_reject(text, date, jsonb) IS
 	'Keeps bad elements [{payload, sqlstate, reason}] of a source''s day in ecstats.rejects, each once, and returns their ids.';
 
 -- ecstats.pipeline_unreject: a run has seen the whole day; what it did not meet again is no reject any more.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_unreject(the_source text, the_day date, met bigint[]) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-	DELETE FROM ecstats.rejects r
-	 WHERE r.source = the_source AND r.day = the_day AND NOT EXISTS (SELECT FROM unnest(met) m(id) WHERE m.id = r.id) $$;
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone bigint[] := ARRAY(SELECT r.id FROM ecstats.rejects r WHERE r.source = the_source COLLATE "default" AND r.day = the_day EXCEPT SELECT unnest(met));
+BEGIN
+	DELETE FROM ecstats.rejects r USING unnest(gone) g(id) WHERE r.id = g.id;
+END
+$$;
 COMMENT ON FUNCTION ecstats.pipeline_unreject(text, date, bigint[]) IS 'Drops the rejects of a source''s day that its latest run did not meet.';
 
 -- ecstats.pipeline_take_events: stores events of a source. Result: events taken (stored before or not); bad elements.
@@ -122,15 +134,18 @@ COMMENT ON FUNCTION ecstats.pipeline_collect_query(ecstats.sources, date, timest
 
 -- ecstats_collect: takes a business day of a source again, as a whole.
 -- Arguments: source, a name in ecstats.sources; day. Result: kind query: rows taken (stored before or not); kind
--- http: the id of the fetch that was queued for the pusher. Errors: 42704 no such source, 55000 disabled, 22023 no
+-- http: the id of the fetch that was queued for the pusher. Errors: 25000 not READ COMMITTED, 42704 no such source, 55000 disabled, 22023 no
 -- such day, 57014 time-out, P0002 nothing came where options.replace would empty the day; what the query raises; with on_error 'raise' what is wrong with a row.
 -- Touches ecstats.sources, source_fetches, events, order_lines, rejects.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_collect(source text, day date) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	s ecstats.sources := ecstats.source_lock(source);
-	at timestamptz := clock_timestamp();
+	s ecstats.sources;
+	at timestamptz;
 BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats_collect takes a day of a source');		-- the watermark speaks of now
+	s := ecstats.source_lock(source);
+	at := clock_timestamp();
 	IF day IS NULL OR NOT isfinite(day) OR day < date '1999-12-30' OR ecstats.day_start(day) > at THEN
 		RAISE EXCEPTION 'no such business day, or it has not begun'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(day::text, 'NULL')), HINT = 'Give a date from 2000 to today.';
@@ -143,4 +158,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_collect(text, date) IS
-	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 42704, 55000, 22023, 57014.';
+	'Takes a business day of a source again and upserts it. Kind query: returns rows taken; kind http: queues a fetch for the pusher and returns its id. 25000, 42704, 55000, 22023, 57014.';

@@ -17,12 +17,16 @@
 #include <ctype.h>
 #include <signal.h>
 
+#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "executor/tuptable.h"
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "tcop/dest.h"
+#include "tcop/pquery.h"
 #include "tcop/tcopprot.h"
 #include "utils/builtins.h"
 #include "utils/date.h"
@@ -41,8 +45,8 @@
 #include "errors.h"
 #include "source.h"
 
-/* Rows of one fetch and of one batch; a batch of wide rows ends at so many bytes. */
-#define SOURCE_FETCH_ROWS  500
+/* Rows of one batch; one of wide rows ends at so many bytes. */
+#define SOURCE_BATCH_ROWS  500
 #define SOURCE_BATCH_BYTES (4 * 1024 * 1024)
 
 /* A query that catches its cancellation ends the session this much later. */
@@ -418,10 +422,17 @@ typedef struct SourceBatches
 	SourceMap *map;
 	const char *target;
 	MemoryContext context; /* of one batch */
-	Jsonb *elements[SOURCE_FETCH_ROWS];
+	Jsonb *elements[SOURCE_BATCH_ROWS];
 	int n_elements;
 	Size bytes;
 } SourceBatches;
+
+/* Where the executor sends rows. */
+typedef struct SourceReceiver
+{
+	DestReceiver pub;
+	SourceBatches *batches;
+} SourceReceiver;
 
 /*
  * emit_batch hands the elements there are on as one array.
@@ -455,35 +466,53 @@ emit_batch(SourceBatches *batches)
 }
 
 /*
- * read_batches fetches the rows in chunks. Only a chunk and a batch are in memory.
+ * receive_row makes an element of a row as the executor brings it, and a batch when there are enough.
+ */
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	SourceBatches *batches = ((SourceReceiver *) self)->batches;
+	MemoryContext old = MemoryContextSwitchTo(batches->context);
+	bool copied;
+	HeapTuple row = ExecFetchSlotHeapTuple(slot, false, &copied);
+	Jsonb *element = ecstats_source_element(batches->map, row);
+
+	if (copied)
+		heap_freetuple(row);
+	batches->elements[batches->n_elements++] = element;
+	batches->bytes += VARSIZE(element);
+	if (batches->n_elements == SOURCE_BATCH_ROWS || batches->bytes > SOURCE_BATCH_BYTES)
+		emit_batch(batches);
+	MemoryContextSwitchTo(old);
+	CHECK_FOR_INTERRUPTS();
+	return true;
+}
+
+/*
+ * receive_startup, receive_end: nothing to do.
+ */
+static void
+receive_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+receive_end(DestReceiver *self)
+{
+}
+
+/*
+ * read_batches takes the rows one by one: only a row and a batch are in memory, however wide they are.
  */
 static void
 read_batches(SourceQuery *query, void *arg)
 {
-	SourceBatches *batches = arg;
-	uint64 i;
+	SourceReceiver receiver = {{receive_row, receive_startup, receive_end, receive_end, DestNone},
+							   arg};
 
-	batches->map = ecstats_source_map(query->portal->tupDesc, batches->target);
-	for (;;)
-	{
-		SPI_cursor_fetch(query->portal, true, SOURCE_FETCH_ROWS);
-		if (SPI_processed == 0)
-			break;
-		for (i = 0; i < SPI_processed; i++)
-		{
-			MemoryContext old = MemoryContextSwitchTo(batches->context);
-			Jsonb *element = ecstats_source_element(batches->map, SPI_tuptable->vals[i]);
-
-			batches->elements[batches->n_elements++] = element;
-			batches->bytes += VARSIZE(element);
-			if (batches->n_elements == SOURCE_FETCH_ROWS || batches->bytes > SOURCE_BATCH_BYTES)
-				emit_batch(batches);
-			MemoryContextSwitchTo(old);
-			CHECK_FOR_INTERRUPTS();
-		}
-		SPI_freetuptable(SPI_tuptable);
-	}
-	emit_batch(batches);
+	receiver.batches->map = ecstats_source_map(query->portal->tupDesc, receiver.batches->target);
+	(void) PortalRunFetch(query->portal, FETCH_FORWARD, FETCH_ALL, &receiver.pub);
+	emit_batch(receiver.batches);
 }
 
 /*

@@ -92,6 +92,18 @@ UPDATE ecstats.sources SET owner = 'ecstats_s1', timeout = '1 min', query = 'SEL
 SELECT ecstats_collect('leave', '2026-03-01');
 SELECT count(*), count(DISTINCT user_id), sum(length(extra ->> 'filler')) FROM ecstats.events WHERE event = 'many';
 RESET work_mem;
+-- rows of 1 MB: a batch of them is in memory, not 500
+CREATE FUNCTION shop.used(integer) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT sum(total_bytes) FROM pg_backend_memory_contexts); END $$;
+UPDATE ecstats.sources SET owner = current_user, query = 'SELECT $1 + i * interval ''1 s'' AS event_time, i AS user_id, ''wide'' AS event, repeat(''x'', 1000000) AS filler, shop.used(i) AS used FROM generate_series(1, 100) i' WHERE name = 'leave';
+SELECT ecstats_collect('leave', '2026-03-01');
+SELECT count(*), max((payload ->> 'used')::bigint) - min((payload ->> 'used')::bigint) < 30000000 AS bounded FROM ecstats.rejects WHERE source = 'leave';
+
+-- ---------------------------------------------------------------- a watermark speaks of what is committed by now
+UPDATE ecstats.sources SET watermark = NULL WHERE name = 'leave';
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT ecstats_collect('leave', '2026-03-01');
+ROLLBACK;
+SELECT watermark FROM ecstats.sources WHERE name = 'leave';
 DELETE FROM ecstats.sources;
 TRUNCATE ecstats.rejects;
 DELETE FROM ecstats.events;
