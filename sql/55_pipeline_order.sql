@@ -40,30 +40,36 @@ COMMENT ON FUNCTION ecstats.pipeline_keys_once(text, bigint[]) IS '23505 where a
 -- whenever it is met: the rest of an order would take the place of its beginning.
 -- Arguments: payload, an array of orders; the_fetch, whose earlier pages count. Error: 23505.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_orders_once(the_source text, payload jsonb, the_fetch bigint) RETURNS void
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
 	bad record;
 BEGIN
+	-- One sort of the page and no join of it to itself: the plan must hold for any page and any table.
 	WITH page AS MATERIALIZED (
 		SELECT p.order_id, p.order_time, p.ord, p.line_no, p.product_id, p.quantity, p.amount
 		  FROM ecstats.order_parse(payload, false) p WHERE p.sqlstate IS NULL
+	), before AS MATERIALIZED (
+		SELECT l.*
+		  FROM (SELECT DISTINCT p.order_id, p.order_time FROM page p WHERE EXISTS (SELECT FROM ecstats.source_pages g WHERE g.fetch_id = the_fetch)) o
+		 CROSS JOIN LATERAL (SELECT * FROM ecstats.order_lines l
+							  WHERE l.order_id = o.order_id AND l.order_time IS NOT DISTINCT FROM o.order_time OFFSET 0) l
 	), parts AS (
 		SELECT p.*, NOT jsonb_path_exists(payload -> (p.ord - 1), '$.items[*] ? (!exists(@.line_no) || @.line_no == null)') AS numbered FROM page p
 		UNION ALL
 		SELECT l.order_id, l.order_time, 0, l.line_no, l.product_id, l.quantity, l.amount, NULL
-		  FROM ecstats.order_lines l JOIN (SELECT DISTINCT p.order_id, p.order_time FROM page p) o ON o.order_id = l.order_id AND o.order_time = l.order_time
+		  FROM before l
 		 WHERE ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time) IN (SELECT unnest(p.keys) FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch)
+	), lines AS (
+		SELECT p.*, min(p.product_id) OVER line <> max(p.product_id) OVER line AS two_products
+		  FROM parts p WINDOW line AS (PARTITION BY p.order_id, p.order_time, p.line_no)
 	), elements AS (
-		SELECT p.order_id, p.order_time, bool_and(p.numbered) AS numbered,
-			   array_agg(ROW(p.line_no, p.product_id, p.quantity, trim_scale(p.amount)) ORDER BY p.line_no)::text AS content
-		  FROM parts p GROUP BY p.order_id, p.order_time, p.ord
+		SELECT l.order_id, l.order_time, bool_and(l.numbered) AS numbered, bool_or(l.two_products) AS two_products,
+			   array_agg(ROW(l.line_no, l.product_id, l.quantity, trim_scale(l.amount)) ORDER BY l.line_no)::text AS content
+		  FROM lines l GROUP BY l.order_id, l.order_time, l.ord
 	)
 	SELECT e.order_id, e.order_time, bool_and(e.numbered) AS numbered INTO bad
 	  FROM elements e GROUP BY e.order_id, e.order_time
-	HAVING CASE WHEN bool_and(e.numbered)
-				THEN EXISTS (SELECT FROM parts p WHERE p.order_id = e.order_id AND p.order_time = e.order_time
-							  GROUP BY p.line_no HAVING count(DISTINCT p.product_id) > 1)
-				ELSE count(DISTINCT e.content) > 1 END
+	HAVING CASE WHEN bool_and(e.numbered) THEN bool_or(e.two_products) ELSE count(DISTINCT e.content) > 1 END
 	 ORDER BY e.order_id, e.order_time LIMIT 1;
 	IF FOUND THEN
 		RAISE EXCEPTION 'source "%" gives an order twice, with different lines', the_source
@@ -77,17 +83,29 @@ COMMENT ON FUNCTION ecstats.pipeline_orders_once(text, jsonb, bigint) IS
 	'23505 where orders of a page contradict each other, or what earlier pages of the fetch brought of them.';
 
 -- ecstats.pipeline_orders_end: a fetch has seen all its pages: lines that its whole orders do not have any more go.
+-- Stored lines are found by the key's index, and those to go in one aggregate, whatever a planner makes of the arrays.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_orders_end(the_fetch bigint) RETURNS void
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+BEGIN
 	WITH orders AS (
 		SELECT DISTINCT o.order_id, o.order_time
 		  FROM ecstats.source_pages p, unnest(p.order_ids, p.order_times) o(order_id, order_time) WHERE p.fetch_id = the_fetch
+	), stored AS MATERIALIZED (
+		SELECT l.*
+		  FROM orders o
+		 CROSS JOIN LATERAL (SELECT l.order_id, l.line_no, l.order_time FROM ecstats.order_lines l
+							  WHERE l.order_id = o.order_id AND l.order_time IS NOT DISTINCT FROM o.order_time OFFSET 0) l
+	), gone AS MATERIALIZED (
+		SELECT max(k.order_id) AS order_id, max(k.line_no) AS line_no, max(k.order_time) AS order_time
+		  FROM (SELECT ecstats.pipeline_line_key(s.order_id, s.line_no, s.order_time) AS key, s.order_id, s.line_no, s.order_time FROM stored s
+				UNION ALL SELECT unnest(p.keys), NULL, NULL, NULL FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch) k
+		 GROUP BY k.key HAVING count(*) = count(k.order_id)
 	)
 	DELETE FROM ecstats.order_lines l
-	 USING orders o
-	 WHERE l.order_id = o.order_id AND l.order_time = o.order_time
-	   AND NOT EXISTS (SELECT FROM (SELECT unnest(p.keys) AS key FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch) k
-						WHERE k.key = ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time)) $$;
+	 USING unnest(ARRAY(SELECT g.order_id FROM gone g), ARRAY(SELECT g.line_no FROM gone g), ARRAY(SELECT g.order_time FROM gone g)) d(order_id, line_no, order_time)
+	 WHERE l.order_id = d.order_id AND l.line_no = d.line_no AND l.order_time IS NOT DISTINCT FROM d.order_time;
+END
+$$;
 COMMENT ON FUNCTION ecstats.pipeline_orders_end(bigint) IS 'Drops stored lines of the whole orders of a fetch that none of its pages had.';
 
 -- ecstats.pipeline_replace: drops the order lines of a day that a run of its only source did not return.
@@ -110,9 +128,16 @@ BEGIN
 			USING ERRCODE = 'no_data_found', DETAIL = format('Day: %s. options.replace would drop them all.', the_day),
 				  HINT = 'Look at the source. If the day is empty there, set options.replace_empty and collect it again.';
 	END IF;
+	WITH gone AS MATERIALIZED (			-- one aggregate, whatever a planner makes of the array
+		SELECT max(k.order_id) AS order_id, max(k.line_no) AS line_no, max(k.order_time) AS order_time
+		  FROM (SELECT ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time) AS key, l.order_id, l.line_no, l.order_time
+				  FROM ecstats.order_lines l WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
+				UNION ALL SELECT unnest(keys), NULL, NULL, NULL) k
+		 GROUP BY k.key HAVING count(*) = count(k.order_id)
+	)
 	DELETE FROM ecstats.order_lines l
-	 WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
-	   AND NOT EXISTS (SELECT FROM unnest(keys) k WHERE k = ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time));
+	 USING unnest(ARRAY(SELECT g.order_id FROM gone g), ARRAY(SELECT g.line_no FROM gone g), ARRAY(SELECT g.order_time FROM gone g)) d(order_id, line_no, order_time)
+	 WHERE l.order_id = d.order_id AND l.line_no = d.line_no AND l.order_time IS NOT DISTINCT FROM d.order_time;
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_replace(ecstats.sources, date, bigint[]) IS

@@ -202,6 +202,27 @@ SELECT url FROM ecstats.source_claim_at('w', 1, 'infinity');
 SELECT pg_temp.page('[{"order_id": "x", "order_time": "2026-03-08 01:59", "items": []}, {"order_id": "e", "order_time": "2026-03-08 03:00", "product_id": "p", "quantity": 1, "amount": 1}]');
 SELECT order_id, order_time FROM ecstats.order_lines WHERE order_id = 'e';
 SELECT url FROM ecstats.source_claim_at('w', 1, 'infinity');
+
+-- ---------------------------------------------------------------- large pages and many rejects: what is compared is found, not searched for
+DELETE FROM ecstats.source_fetches;
+DELETE FROM ecstats.sources;
+DELETE FROM ecstats.order_lines;
+INSERT INTO ecstats.sources (name, kind, target, url) VALUES ('large', 'http', 'orders', 'https://api.example/o?page={{page}}');
+SELECT jsonb_agg(jsonb_build_object('order_id', i, 'order_time', '2026-03-01T10:00:00Z', 'items', jsonb_build_array(:'a1'::jsonb, :'a2'::jsonb))) AS one FROM generate_series(1, 8000) i \gset
+SET statement_timeout = '20 s';			-- each takes well below a second; with its square it took a minute
+SELECT * FROM pg_temp.fetch('large', :'one');
+SELECT * FROM pg_temp.fetch('large', :'one');
+SELECT count(*) FROM ecstats.order_lines;
+INSERT INTO ecstats.sources (name, target, query) VALUES ('dirty', 'orders', $$SELECT i AS order_id, $1 AS order_time, 'p' AS product_id, 0 AS quantity, 1 AS amount FROM generate_series(1, 20000) i$$);
+SELECT ecstats_collect('dirty', '2026-03-01');
+SELECT min(id) AS first FROM ecstats.rejects WHERE source = 'dirty' \gset
+SELECT ecstats_collect('dirty', '2026-03-01');
+SELECT count(*), min(id) = :first AS same FROM ecstats.rejects WHERE source = 'dirty';
+UPDATE ecstats.sources SET query = replace(query, '(1,', '(11,') WHERE name = 'dirty';
+SELECT ecstats_collect('dirty', '2026-03-01');
+SELECT count(*), min(id) = :first AS same FROM ecstats.rejects WHERE source = 'dirty';
+RESET statement_timeout;
+DELETE FROM ecstats.rejects;
 DELETE FROM ecstats.source_fetches;
 DELETE FROM ecstats.sources;
 DELETE FROM ecstats.order_lines;
