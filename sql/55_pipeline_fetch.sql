@@ -39,6 +39,7 @@ CREATE OR REPLACE FUNCTION ecstats.pipeline_received(s ecstats.sources, f ecstat
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	content text := coalesce(result ->> 'body', '');
+	status integer := (result ->> 'http_status')::numeric;
 	link text := (SELECT h.value FROM jsonb_each_text(CASE jsonb_typeof(result -> 'headers') WHEN 'object' THEN result -> 'headers' END) h WHERE lower(h.key) = 'link');
 	body jsonb;
 	list jsonb;
@@ -46,18 +47,22 @@ DECLARE
 	next record;
 BEGIN
 	BEGIN
-		body := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE content::jsonb END;
+		-- No content is a page without rows only where the answer says so (204): an empty 200 is no JSON.
+		body := CASE WHEN status = 204 AND content ~ '^\s*$' THEN '[]' ELSE content::jsonb END;
 	EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
 		RETURN ecstats.source_back(f, ecstats.source_number(s.options, 'max_retries', 3),
-			format('page %s: the answer is no JSON: %s', f.page, ecstats.source_excerpt(content, s, 200)), NULL, at);
+			format('page %s: the answer is no JSON: %s', f.page, coalesce(nullif(ecstats.source_excerpt(content, s, 200), ''), 'it is empty')), NULL, at);
 	END;
-	list := CASE WHEN content ~ '^\s*$' THEN '[]' ELSE ecstats.pipeline_elements(s, body) END;
-	IF list IS NULL AND f.page = 1 THEN
+	list := CASE WHEN status = 204 AND content ~ '^\s*$' THEN '[]' ELSE ecstats.pipeline_elements(s, body) END;
+	IF list IS NULL AND f.page > 1 THEN
+		-- Page 1 had it: an error in an answer with status 200 is not the end of the pages.
+		RETURN ecstats.source_back(f, ecstats.source_number(s.options, 'max_retries', 3),
+			format('page %s: options.items (%s) finds nothing in the answer: %s', f.page, coalesce(s.options ->> 'items', '$'), ecstats.source_excerpt(content, s, 200)), NULL, at);
+	ELSIF list IS NULL THEN
 		f.error := format('options.items (%s) finds nothing in the answer: %s', coalesce(s.options ->> 'items', '$'), ecstats.source_excerpt(content, s, 200));
 		PERFORM ecstats.source_move(f, 'failed', at);
 		RETURN 'failed';
 	END IF;
-	list := coalesce(list, '[]');
 	SELECT * INTO part FROM ecstats.pipeline_take_page(s, f, list, at);
 	SELECT * INTO next FROM ecstats.pipeline_next_page(s, f, body, link, jsonb_array_length(list));
 
@@ -85,7 +90,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_received(ecstats.sources, ecstats.source_fetches, jsonb, timestamptz) IS
-	'Takes the body of a page in and decides what is next: next, done, retry (no JSON) or failed.';
+	'Takes the body of a page in and decides what is next: next, done, retry (no JSON, a later page without a list) or failed.';
 
 -- ecstats.pipeline_receive: ecstats.source_receive at an instant.
 CREATE OR REPLACE FUNCTION ecstats.pipeline_receive(the_worker text, the_fetch bigint, the_page integer, result jsonb, at timestamptz) RETURNS text

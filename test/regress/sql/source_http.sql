@@ -60,6 +60,35 @@ SELECT count(*) FROM pg_temp.fetch('infinity');
 SELECT pg_temp.receive('', '2026-03-02 03:00+08', 204);
 SELECT order_id, line_no, product_id FROM ecstats.order_lines ORDER BY 1, 2;
 
+-- ---------------------------------------------------------------- an answer without content is no page, unless it says so
+TRUNCATE ecstats.source_fetches RESTART IDENTITY;
+CREATE TEMP TABLE mark AS SELECT watermark FROM ecstats.sources WHERE name = 'api';
+SELECT ecstats_collect('api', '2026-03-02');
+UPDATE ecstats.source_fetches SET created_at = '2026-03-03 02:00+08', next_attempt_at = '2026-03-03 02:00+08';
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive('', '2026-03-03 02:00+08');
+SELECT state, page, attempts, error FROM pg_temp.fetches;
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive(E' \n', '2026-03-03 02:00+08');
+SELECT s.watermark IS NOT DISTINCT FROM m.watermark AS stays FROM ecstats.sources s, mark m WHERE s.name = 'api';
+-- a later page that is empty or an error, with status 200: not the end of the pages either
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive(:'page1', '2026-03-03 02:00+08');
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive('', '2026-03-03 02:00+08');
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive('{"code": 429, "msg": "slow down, tok-5ecret"}', '2026-03-03 02:00+08');
+SELECT state, page, attempts, error FROM pg_temp.fetches;
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive('{"code": 0, "data": {"orders": []}}', '2026-03-03 02:00+08');
+SELECT state, pages, error FROM pg_temp.fetches;
+-- 204 is a day without rows
+SELECT ecstats_collect('api', '2026-03-02');
+SELECT count(*) FROM pg_temp.fetch('infinity');
+SELECT pg_temp.receive('', '2026-03-03 02:00+08', 204);
+UPDATE ecstats.sources SET watermark = m.watermark, last_day = NULL, last_error = NULL FROM mark m WHERE name = 'api';
+DELETE FROM ecstats.rejects;
+
 -- ---------------------------------------------------------------- throttled, broken, back-off, Retry-After, failed
 TRUNCATE ecstats.source_fetches RESTART IDENTITY;
 SELECT ecstats_collect('api', '2026-03-02');
