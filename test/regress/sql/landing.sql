@@ -97,6 +97,17 @@ TRUNCATE public.orders;
 SELECT order_id FROM ecstats.order_lines;
 SELECT count(*) FROM ecstats.rejects;
 RESET session_replication_role;
+-- many orders of one instant, where times were unique so far: each line is found by its key
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) SELECT 'a rather long id ' || i, 1, timestamptz '2026-10-01' + i * interval '1 s', 'p', 1, 1 FROM generate_series(1, 3000) i;
+ANALYZE ecstats.order_lines;
+INSERT INTO public.orders (id, created_at, sku, qty, total) SELECT i, '2026-10-02 10:00+08', 'p', 1, 1 FROM generate_series(1, 300) i;
+BEGIN;
+UPDATE public.orders SET total = 2;
+UPDATE public.orders SET qty = 0;
+SELECT idx_tup_fetch < 3000 AS by_key FROM pg_stat_xact_user_tables WHERE relid = 'ecstats.order_lines'::regclass;
+COMMIT;
+TRUNCATE public.orders;
+DELETE FROM ecstats.order_lines WHERE order_id <> 'other';
 
 -- order items without a time zone, numbers as text, cents; raise stops the row
 CREATE TABLE public.order_items (order_no text NOT NULL, pos text NOT NULL, at timestamp NOT NULL, article int, n text, cents bigint,
