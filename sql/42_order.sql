@@ -20,6 +20,11 @@ CREATE OR REPLACE FUNCTION ecstats.order_lock(payload jsonb) RETURNS void
 	SELECT ecstats.order_lock_buckets(ecstats.order_buckets(payload)) $$;
 COMMENT ON FUNCTION ecstats.order_lock(jsonb) IS 'Waits until no other transaction replaces an order of this payload.';
 
+-- ecstats.order_line_key: a hash of a line's key, to remember which lines a run has met.
+CREATE OR REPLACE FUNCTION ecstats.order_line_key(order_id text, line_no integer, order_time timestamptz) RETURNS bigint
+	LANGUAGE sql IMMUTABLE AS $$ SELECT pg_catalog.hash_record_extended(ROW(order_id, line_no, order_time), 0) $$;
+COMMENT ON FUNCTION ecstats.order_line_key(text, integer, timestamptz) IS 'A 64-bit hash of the key of an order line.';
+
 -- ecstats.order_store: the lines of each (order_id, order_time) become those of the payload.
 -- Arguments: payload as of ecstats_order; raise_errors; whole: unlisted lines go. Result: lines changed; lines
 -- taken (changed or not); bad elements as [{payload, sqlstate, reason}]; where wanted, a key of each line, and the orders.
@@ -88,7 +93,7 @@ BEGIN
 		   count(*) FILTER (WHERE p.line_no IS NOT NULL AND p.ord = p.last_ord),
 		   coalesce(jsonb_agg(jsonb_build_object('payload', p.payload_element, 'sqlstate', p.sqlstate, 'reason', p.reason) ORDER BY p.ord)
 					FILTER (WHERE p.sqlstate IS NOT NULL), '[]'),
-		   coalesce(array_agg(hash_record_extended(ROW(p.order_id, p.line_no, p.order_time), 0))
+		   coalesce(array_agg(ecstats.order_line_key(p.order_id, p.line_no, p.order_time))
 					FILTER (WHERE want_keys AND p.line_no IS NOT NULL), '{}'),
 		   (SELECT coalesce(array_agg(o.order_id ORDER BY o.order_id, o.order_time), '{}') FROM orders o),
 		   (SELECT coalesce(array_agg(o.order_time ORDER BY o.order_id, o.order_time), '{}') FROM orders o)

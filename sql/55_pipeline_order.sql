@@ -15,11 +15,6 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_take_orders(jsonb, boolean) IS
 	'Upserts order lines of a source: lines taken, bad elements, a hash of each line''s key (one sent twice has two), the orders.';
 
--- ecstats.pipeline_line_key: a hash of a line's key, to remember which lines a run has met.
-CREATE OR REPLACE FUNCTION ecstats.pipeline_line_key(order_id text, line_no integer, order_time timestamptz) RETURNS bigint
-	LANGUAGE sql IMMUTABLE AS $$ SELECT pg_catalog.hash_record_extended(ROW(order_id, line_no, order_time), 0) $$;
-COMMENT ON FUNCTION ecstats.pipeline_line_key(text, integer, timestamptz) IS 'A 64-bit hash of the key of an order line.';
-
 -- ecstats.pipeline_keys_once: a source that gives one line twice contradicts itself: which one would hold?
 CREATE OR REPLACE FUNCTION ecstats.pipeline_keys_once(the_source text, keys bigint[]) RETURNS void
 	LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -58,7 +53,7 @@ BEGIN
 		UNION ALL
 		SELECT l.order_id, l.order_time, 0, l.line_no, l.product_id, l.quantity, l.amount, NULL
 		  FROM before l
-		 WHERE ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time) IN (SELECT unnest(p.keys) FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch)
+		 WHERE ecstats.order_line_key(l.order_id, l.line_no, l.order_time) IN (SELECT unnest(p.keys) FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch)
 	), lines AS (
 		SELECT p.*, min(p.product_id) OVER line <> max(p.product_id) OVER line AS two_products
 		  FROM parts p WINDOW line AS (PARTITION BY p.order_id, p.order_time, p.line_no)
@@ -97,7 +92,7 @@ BEGIN
 							  WHERE l.order_id = o.order_id AND l.order_time IS NOT DISTINCT FROM o.order_time OFFSET 0) l
 	), gone AS MATERIALIZED (
 		SELECT max(k.order_id) AS order_id, max(k.line_no) AS line_no, max(k.order_time) AS order_time
-		  FROM (SELECT ecstats.pipeline_line_key(s.order_id, s.line_no, s.order_time) AS key, s.order_id, s.line_no, s.order_time FROM stored s
+		  FROM (SELECT ecstats.order_line_key(s.order_id, s.line_no, s.order_time) AS key, s.order_id, s.line_no, s.order_time FROM stored s
 				UNION ALL SELECT unnest(p.keys), NULL, NULL, NULL FROM ecstats.source_pages p WHERE p.fetch_id = the_fetch) k
 		 GROUP BY k.key HAVING count(*) = count(k.order_id)
 	)
@@ -130,7 +125,7 @@ BEGIN
 	END IF;
 	WITH gone AS MATERIALIZED (			-- one aggregate, whatever a planner makes of the array
 		SELECT max(k.order_id) AS order_id, max(k.line_no) AS line_no, max(k.order_time) AS order_time
-		  FROM (SELECT ecstats.pipeline_line_key(l.order_id, l.line_no, l.order_time) AS key, l.order_id, l.line_no, l.order_time
+		  FROM (SELECT ecstats.order_line_key(l.order_id, l.line_no, l.order_time) AS key, l.order_id, l.line_no, l.order_time
 				  FROM ecstats.order_lines l WHERE l.order_time >= ecstats.day_start(the_day) AND l.order_time < ecstats.day_start(the_day + 1)
 				UNION ALL SELECT unnest(keys), NULL, NULL, NULL) k
 		 GROUP BY k.key HAVING count(*) = count(k.order_id)
