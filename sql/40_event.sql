@@ -1,22 +1,20 @@
 -- sql/40_event.sql
 -- Intake of events as JSON.
 
--- ecstats.event_partitions_try: makes the partitions that ecstats.event_days_wanted finds wanting. Where one cannot be
+-- ecstats.event_partitions_try: makes the partitions that ecstats.event_days_wanted found wanting. Where one cannot be
 -- made (a lock was busy, rows wait in the default partition), this session does not try again for a
 -- minute: a long COPY of somebody's must not cost every call 100 ms. Within a transaction block none are made:
 -- everybody would wait for its end.
-CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(payload jsonb, at timestamptz) RETURNS void
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+CREATE OR REPLACE FUNCTION ecstats.event_partitions_try(days date[], at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE STRICT SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-	days date[];
 	d date;
 BEGIN
 	IF ecstats.in_transaction_block()
 		OR extract(epoch FROM at) < nullif(current_setting('ecstats.next_partition_try', true), '')::numeric THEN
 		RETURN;
 	END IF;
-	days := ecstats.event_days_wanted(payload, at);
-	FOREACH d IN ARRAY coalesce(days, '{}') LOOP
+	FOREACH d IN ARRAY days LOOP
 		IF NOT ecstats.day_partition_exists(d) AND NOT ecstats.event_partition_try(d) THEN
 			PERFORM set_config('ecstats.next_partition_try', (extract(epoch FROM at) + 60)::text, false);
 			RETURN;
@@ -24,8 +22,8 @@ BEGIN
 	END LOOP;
 END
 $$;
-COMMENT ON FUNCTION ecstats.event_partitions_try(jsonb, timestamptz) IS
-	'Makes the missing partitions of a payload''s recent days, or leaves it for a minute where one cannot be made at once.';
+COMMENT ON FUNCTION ecstats.event_partitions_try(date[], timestamptz) IS
+	'Makes the missing partitions of recent days, NULL being none, or leaves it for a minute where one cannot be made at once.';
 
 -- ecstats.event_conflicts: elements whose key (event_time, user_id, event_id) is stored with other
 -- content. Called only when fewer rows were stored than sent. Key by key, by the index: another join would read
@@ -130,9 +128,7 @@ BEGIN
 	IF payload IS NULL THEN
 		RETURN 0;
 	END IF;
-	IF ecstats.event_days_wanted(payload, at) IS NOT NULL THEN
-		PERFORM ecstats.event_partitions_try(payload, at);
-	END IF;
+	PERFORM ecstats.event_partitions_try(ecstats.event_days_wanted(payload, at), at);
 	-- A statement of its own: what it unpacks of a large payload is freed at its end.
 	elements := CASE jsonb_typeof(payload) WHEN 'array' THEN jsonb_array_length(payload) ELSE 1 END;
 	SELECT i.valid, i.stored INTO valid, stored FROM ecstats.event_insert(payload, elements, raise_errors, at) i;

@@ -49,7 +49,7 @@ DECLARE
 	conflicts jsonb;
 	clock timestamptz := clock_timestamp();		-- every element is judged by this
 BEGIN
-	PERFORM ecstats.event_partitions_try(payload, at);
+	PERFORM ecstats.event_partitions_try(ecstats.event_days_wanted(payload, at), at);
 	WITH parsed AS MATERIALIZED (
 		SELECT * FROM ecstats.event_parse(payload, raise_errors, clock)
 	), stored_rows AS (
