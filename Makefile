@@ -30,7 +30,10 @@ OBJS = \
 	src/rollup.o \
 	src/rollup_table.o \
 	src/rollup_pairs.o \
-	src/rollup_counts.o \
+	src/rollup_block.o \
+	src/rollup_unpack.o \
+	src/rollup_sort.o \
+	src/rollup_first.o \
 	src/rollup_money.o \
 	src/rollup_user.o \
 	src/rollup_event.o \
@@ -85,6 +88,7 @@ SQL_PIECES = \
 	sql/42_source_mask.sql \
 	sql/42_source_http.sql \
 	sql/43_rollup.sql \
+	sql/43_rollup_users.sql \
 	sql/43_rollup_close.sql \
 	sql/43_rollup_partition.sql \
 	sql/44_job.sql \
@@ -134,7 +138,7 @@ include $(PGXS)
 endif
 
 # PGXS does not know which headers an object was made from: a changed one rebuilds everything.
-HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h cron_expr.h \
+HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h rollup_block.h cron_expr.h \
 	job.h source.h template.h template_document.h template_error.h template_filter.h)
 $(OBJS): $(HEADERS)
 

@@ -101,6 +101,7 @@ CREATE TABLE ecstats.config (
 	delivery_lease			interval NOT NULL DEFAULT '1 minute',
 	max_running_jobs		integer NOT NULL DEFAULT 10,
 	operators_channel		text,
+	rollup_memory			integer NOT NULL DEFAULT 4096,
 	CONSTRAINT config_is_one_row CHECK (singleton),
 	CONSTRAINT config_timezone_is_an_iana_name CHECK (ecstats.timezone_valid(timezone)),
 	CONSTRAINT config_day_starts_at_before_24_00 CHECK (day_starts_at < '24:00'),
@@ -112,7 +113,8 @@ CREATE TABLE ecstats.config (
 		AND order_retention >= interval '1 day' AND log_retention >= interval '1 day'),
 	CONSTRAINT config_abnormal_statuses_without_null CHECK (array_position(abnormal_statuses, NULL) IS NULL),
 	CONSTRAINT config_delivery_lease_5_seconds_to_1_hour CHECK (delivery_lease BETWEEN interval '5 seconds' AND interval '1 hour'),
-	CONSTRAINT config_max_running_jobs_1_to_1000 CHECK (max_running_jobs BETWEEN 1 AND 1000)
+	CONSTRAINT config_max_running_jobs_1_to_1000 CHECK (max_running_jobs BETWEEN 1 AND 1000),
+	CONSTRAINT config_rollup_memory_1_mb_to_1_tb CHECK (rollup_memory BETWEEN 1 AND 1048576)
 );
 COMMENT ON TABLE ecstats.config IS 'Settings of ecstats: one row, changed with UPDATE';
 COMMENT ON COLUMN ecstats.config.singleton IS 'Always true: there is one row';
@@ -129,6 +131,7 @@ COMMENT ON COLUMN ecstats.config.abnormal_statuses IS 'Order statuses that count
 COMMENT ON COLUMN ecstats.config.delivery_lease IS 'How long a claimed delivery may stay unanswered before it is put back';
 COMMENT ON COLUMN ecstats.config.max_running_jobs IS 'Job runs at once';
 COMMENT ON COLUMN ecstats.config.operators_channel IS 'Name of the channel that is told of failures; NULL: nobody is told';
+COMMENT ON COLUMN ecstats.config.rollup_memory IS 'Megabytes that computing a day may take, some 100 bytes a user of the day; above it fails with 53200';
 
 CREATE FUNCTION ecstats.config_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_config_changed';
@@ -331,74 +334,105 @@ COMMENT ON FUNCTION ecstats.order_buckets(jsonb) IS
 
 -- Purpose:   everything that is counted from the events of a range, in one pass.
 -- Arguments: from_time (inclusive), to_time (exclusive); page_views: names that are page views; funnel:
---            names of the steps, in order; with_users: also a row for each user.
+--            names of the steps, in order; with_users: also who did what; names: event names that have a
+--            number, in the order of these, from 1 ('' for a number without a name).
 -- Result:    kind 't' a = events, b = page views; 'v' a = distinct users; 'e' name = event, a = events,
 --            b = distinct users; 'f' name = funnel[a], b = users with this and every earlier step, in
---            any order; and with users: 'n' name = event, a = its number in this call's counts; 'u'
---            name = user_id, a = events, b = different events, counts = packed counts. What is not
+--            any order; and with users: 'n' name = an event that is not in names, a = the number that it
+--            has in this result; 'u' packed = a block of a users, the first of them name. What is not
 --            named is NULL. In no particular order.
 -- Errors:    0A000 a partition that is not an ordinary table, or row-level security; 22004 a NULL in an
---            array; 42501; 53200 more than 4 GB of users; 54000.
+--            array; 42501; 53200 more than config.rollup_memory of users; 54000.
 -- Touches:   reads ecstats.events (the partitions that meet the range, and the default one).
 CREATE FUNCTION ecstats.rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[], funnel text[],
-		with_users boolean)
-	RETURNS TABLE (kind "char", name text, a bigint, b bigint, counts bytea)
+		with_users boolean, names text[] DEFAULT '{}')
+	RETURNS TABLE (kind "char", name text, a bigint, b bigint, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_events';
-COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean) IS
-	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events in counts) and u (by user). Errors: 0A000, 22004, 42501, 53200 above 4 GB of users.';
+COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean, text[]) IS
+	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events that names has not) and u (blocks of users). Errors: 0A000, 22004, 42501, 53200 above config.rollup_memory.';
 
 -- Purpose:   everything that is counted from the order lines of a range.
--- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal.
+-- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal;
+--            with_ids: also which orders and buyers there are.
 -- Result:    by order_time: kind 't' quantity, amount, orders (distinct order_id), buyers (distinct user_id
 --            that is not NULL) of sale lines, refund = minus the amount of return lines; 'r' orders of
 --            return lines; 'a' orders of sale lines with an abnormal status; 's' as 't', for each
 --            product_id, region and channel. By paid_time: 'p' amount, orders, buyers of sale lines.
+--            With ids: 'o' packed = a block of quantity orders, 'b' of buyers, the first of them product_id;
+--            each has its roles as a number: 1 sale, 2 return, 4 abnormal, 8 paid, added up.
 --            Money has the largest display scale that was put in; what is not named is NULL.
--- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than 4 GB.
+-- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than config.rollup_memory.
 -- Touches:   reads ecstats.order_lines.
-CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[])
+CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[], with_ids boolean DEFAULT false)
 	RETURNS TABLE (kind "char", product_id text, region text, channel text, quantity bigint, amount numeric, orders bigint,
-		buyers bigint, refund numeric)
+		buyers bigint, refund numeric, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_orders';
-COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[]) IS
-	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel). Errors: 22003, 22004, 53200 above 4 GB.';
+COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[], boolean) IS
+	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles). Errors: 22003, 22004, 53200 above config.rollup_memory.';
 
--- Purpose:   the pairs of packed counts.
--- Arguments: counts: version byte 1, then varints, event number and count, by ascending event number.
--- Result:    a row for each pair.
--- Errors:    XX001 not packed counts, with the place.
+-- Purpose:   the users of a block, with their counts.
+-- Arguments: packed: a block of ecstats.user_day.
+-- Result:    a row for each user and event, by ascending user_id and event number (ecstats.event_names).
+-- Errors:    XX001 no such block, with the place.
 -- Touches:   nothing.
-CREATE FUNCTION ecstats.rollup_counts_unpack(counts bytea)
-	RETURNS TABLE (event_no int, event_count bigint)
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 4
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_unpack';
-COMMENT ON FUNCTION ecstats.rollup_counts_unpack(bytea) IS
-	'Rows (event_no, event_count) of packed counts, by ascending event_no. Error: XX001 if counts are corrupt.';
+CREATE FUNCTION ecstats.rollup_users_unpack(packed bytea)
+	RETURNS TABLE (user_id text, event_no int, event_count bigint)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 250
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_users_unpack';
+COMMENT ON FUNCTION ecstats.rollup_users_unpack(bytea) IS
+	'Rows (user_id, event_no, event_count) of a block of ecstats.user_day. Error: XX001 if it is corrupt.';
 
--- Purpose:   how many events packed counts stand for.
--- Arguments: counts: packed counts.
--- Result:    the sum, 0 if there are none.
--- Errors:    XX001 not packed counts, with the place.
+-- Purpose:   the ids of a block, with their numbers.
+-- Arguments: packed: a block of ecstats.order_day or ecstats.first_seen_block.
+-- Result:    a row for each id, ascending.
+-- Errors:    XX001 no such block, with the place.
 -- Touches:   nothing.
-CREATE FUNCTION ecstats.rollup_counts_total(counts bytea) RETURNS bigint
+CREATE FUNCTION ecstats.rollup_ids_unpack(packed bytea)
+	RETURNS TABLE (id text, number bigint)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 64
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_ids_unpack';
+COMMENT ON FUNCTION ecstats.rollup_ids_unpack(bytea) IS
+	'Rows (id, number) of a block of ecstats.order_day or ecstats.first_seen_block. Error: XX001 if it is corrupt.';
+
+-- Purpose:   who is in some blocks and not in others.
+-- Arguments: old, new: blocks of ecstats.user_day, in order.
+-- Result:    the user_ids that only old has, ascending.
+-- Errors:    22004 a NULL; XX001 a corrupt block, or one that is not in order.
+-- Touches:   nothing.
+CREATE FUNCTION ecstats.rollup_gone(old bytea[], new bytea[]) RETURNS text[]
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_total';
-COMMENT ON FUNCTION ecstats.rollup_counts_total(bytea) IS
-	'Sum of packed counts. Error: XX001 if counts are corrupt.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_gone';
+COMMENT ON FUNCTION ecstats.rollup_gone(bytea[], bytea[]) IS
+	'Ascending user_ids of old blocks of ecstats.user_day that new ones have not. Errors: 22004, XX001.';
 
--- Purpose:   packed counts under other event numbers.
--- Arguments: counts: packed counts; map: event number i becomes map[i], 1 or more.
--- Result:    packed counts, sorted by the new numbers; numbers that become equal are added up.
--- Errors:    22023 no number for an event; 22004 a NULL in map; 2202E map is not a list; XX001.
+-- Purpose:   which of some users are in blocks.
+-- Arguments: users: user_ids, ascending in collation "C"; blocks of ecstats.user_day, in order.
+-- Result:    those that the blocks have, ascending.
+-- Errors:    22004 a NULL; XX001 a corrupt block, or one that is not in order.
 -- Touches:   nothing.
-CREATE FUNCTION ecstats.rollup_counts_translate(counts bytea, map int[]) RETURNS bytea
+CREATE FUNCTION ecstats.rollup_among(users text[], blocks bytea[]) RETURNS text[]
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_translate';
-COMMENT ON FUNCTION ecstats.rollup_counts_translate(bytea, int[]) IS
-	'Packed counts with event number i replaced by map[i]. Errors: 22023 no number for an event, 22004, 2202E, XX001 if counts are corrupt.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_among';
+COMMENT ON FUNCTION ecstats.rollup_among(text[], bytea[]) IS
+	'Those of ascending user_ids that blocks of ecstats.user_day have. Errors: 22004, XX001.';
 
+-- Purpose:   what a day's users change in who was seen first when.
+-- Arguments: day; blocks: its users, as in ecstats.user_day, in order; gone: users that it had and has not any
+--            more, ascending, and next: for each of them the next day with an event (NULL: none); with_blocks:
+--            also what has to be stored.
+-- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
+--            this changed; with blocks: 'b' a block to be stored (first_user, users, packed), 'x' first_user =
+--            key of a stored one that is not any more, unless it is a 'b' too.
+-- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not in order.
+-- Touches:   reads ecstats.first_seen_block.
+CREATE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[], gone text[], next date[], with_blocks boolean)
+	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
+COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[], text[], date[], boolean) IS
+	'Merges a day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, XX001.';
 -- Cron expressions (src/cron.c). They depend on the server's zone data, which may be updated: STABLE.
 
 -- ecstats.cron_next: first occurrence after an instant, zone given.
@@ -885,34 +919,58 @@ CREATE TABLE ecstats.daily_funnel (
 );
 COMMENT ON TABLE ecstats.daily_funnel IS 'Users of a closed day with events of this step and of every earlier one, in any order';
 
--- One compact row a user and day; a row for each event name would be three times as much to write.
+-- Sets of ids are kept as blocks: some 64 of them, sorted and packed, in a row (src/rollup_block.c). A row a user
+-- would be five times as much to write, and a row a user and event three times that. Blocks are stored as they are:
+-- they do not get smaller by PostgreSQL's compression.
 CREATE TABLE ecstats.event_names (
-	event_no	integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	event_no	integer PRIMARY KEY CHECK (event_no > 0),
 	event		text COLLATE "C" NOT NULL UNIQUE
 );
-COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day';
+COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day; given by whoever closes days';
 CREATE TABLE ecstats.user_day (
-	day		date NOT NULL,
-	user_id	text COLLATE "C" NOT NULL,
-	counts	bytea NOT NULL,
-	PRIMARY KEY (day, user_id)
-);
-COMMENT ON TABLE ecstats.user_day IS 'Events of a user on a closed day, packed; read it through the view ecstats.user_daily';
-COMMENT ON COLUMN ecstats.user_day.counts IS 'Pairs of event number and count, see ecstats.rollup_counts_unpack';
+	day			date NOT NULL,
+	first_user	text COLLATE "C" NOT NULL,
+	users		integer NOT NULL,
+	packed		bytea NOT NULL,
+	PRIMARY KEY (day, first_user)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.user_day ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.user_day IS 'Users of a closed day with their events, in blocks; read it through the view ecstats.user_daily';
+COMMENT ON COLUMN ecstats.user_day.first_user IS 'The least user_id of the block';
+COMMENT ON COLUMN ecstats.user_day.users IS 'How many users the block has';
+COMMENT ON COLUMN ecstats.user_day.packed IS 'The block, see ecstats.rollup_users_unpack';
 CREATE VIEW ecstats.user_daily AS
-	SELECT d.day, d.user_id, n.event, c.event_count
+	SELECT d.day, c.user_id COLLATE "C" AS user_id, n.event, c.event_count
 	  FROM ecstats.user_day d
-	 CROSS JOIN LATERAL ecstats.rollup_counts_unpack(d.counts) c
+	 CROSS JOIN LATERAL ecstats.rollup_users_unpack(d.packed) c
 	  JOIN ecstats.event_names n ON n.event_no = c.event_no;
-COMMENT ON VIEW ecstats.user_daily IS 'Events of a user on a closed day, by name';
+COMMENT ON VIEW ecstats.user_daily IS 'Events of a user on a closed day, by name; for one user ecstats.user_events is faster';
+
+CREATE TABLE ecstats.order_day (
+	day			date NOT NULL,
+	kind		"char" NOT NULL CHECK (kind IN ('o', 'b')),
+	first_id	text COLLATE "C" NOT NULL,
+	ids			integer NOT NULL,
+	packed		bytea NOT NULL,
+	PRIMARY KEY (day, kind, first_id)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.order_day ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.order_day IS 'Which orders and buyers a closed day has, in blocks: what is distinct over a week or a month is counted from them';
+COMMENT ON COLUMN ecstats.order_day.kind IS 'o: order_ids, b: user_ids';
+COMMENT ON COLUMN ecstats.order_day.packed IS 'The block, see ecstats.rollup_ids_unpack; numbers are roles: 1 sale, 2 return, 4 abnormal, 8 paid, added up';
 
 -- Outlives the raw rows.
-CREATE TABLE ecstats.first_seen (
-	user_id	text COLLATE "C" PRIMARY KEY,
-	day		date NOT NULL
-);
-CREATE INDEX first_seen_day ON ecstats.first_seen (day);
-COMMENT ON TABLE ecstats.first_seen IS 'The first closed day on which a user has an event';
+CREATE TABLE ecstats.first_seen_block (
+	first_user	text COLLATE "C" PRIMARY KEY,
+	users		integer NOT NULL,
+	packed		bytea NOT NULL
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.first_seen_block ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.first_seen_block IS 'All users with the first closed day on which they have an event, in blocks; read it through the view ecstats.first_seen';
+CREATE VIEW ecstats.first_seen AS
+	SELECT c.id COLLATE "C" AS user_id, date '1999-12-30' + c.number::integer AS day
+	  FROM ecstats.first_seen_block b CROSS JOIN LATERAL ecstats.rollup_ids_unpack(b.packed) c;
+COMMENT ON VIEW ecstats.first_seen IS 'The first closed day on which a user has an event';
 
 CREATE TABLE ecstats.restatements (
 	day			date NOT NULL,
@@ -2848,9 +2906,16 @@ CREATE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
 	LANGUAGE sql STABLE AS $$ SELECT c.abnormal_statuses FROM ecstats.config c $$;
 COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
 
+-- ecstats.rollup_names: for the scan, the event names that have a number, in the order of these.
+CREATE FUNCTION ecstats.rollup_names() RETURNS text[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(coalesce(n.event, '') ORDER BY i), '{}')
+	  FROM generate_series(1, (SELECT max(m.event_no) FROM ecstats.event_names m)) i LEFT JOIN ecstats.event_names n ON n.event_no = i $$;
+COMMENT ON FUNCTION ecstats.rollup_names() IS 'Event names by their number from 1, an empty one where a number has none.';
+
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot. with_events false: what is
--- counted from events stays as it is stored, here and in the figures returned.
+-- counted from events stays as it is stored, here and in the figures returned. Under ecstats.rollup_lock.
 CREATE FUNCTION ecstats.rollup_write(the_day date, with_events boolean) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
@@ -2860,30 +2925,19 @@ DECLARE
 BEGIN
 	WITH e AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
-												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true)
+												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true, ecstats.rollup_names())
 		 WHERE with_events
 	), o AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
-												 ecstats.rollup_abnormal())
+												 ecstats.rollup_abnormal(), true)
 	), new_names AS (
-		INSERT INTO ecstats.event_names (event)
-		SELECT e.name FROM e WHERE e.kind = 'n' AND NOT EXISTS (SELECT FROM ecstats.event_names n WHERE n.event = e.name)
-		 ORDER BY e.name COLLATE "C"
-		RETURNING event_no, event
-	), numbers AS MATERIALIZED (	-- of this scan's numbers, those that are stored
-		SELECT coalesce(array_agg(n.event_no ORDER BY e.a), '{}') AS map
-		  FROM e JOIN (SELECT event_no, event FROM ecstats.event_names UNION ALL SELECT event_no, event FROM new_names) n
-				 ON n.event = e.name
-		 WHERE e.kind = 'n'
-	), users AS MATERIALIZED (
-		SELECT e.name AS user_id, ecstats.rollup_counts_translate(e.counts, m.map) AS counts
-		  FROM e CROSS JOIN numbers m WHERE e.kind = 'u'
+		INSERT INTO ecstats.event_names (event_no, event) SELECT e.a, e.name FROM e WHERE e.kind = 'n'
 	), users_gone AS (
 		DELETE FROM ecstats.user_day d WHERE d.day = the_day AND with_events
-		   AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = d.user_id)
+		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'u' AND e.name = d.first_user)
 	), users_written AS (
-		INSERT INTO ecstats.user_day AS d (day, user_id, counts) SELECT the_day, u.user_id, u.counts FROM users u
-		ON CONFLICT (day, user_id) DO UPDATE SET counts = excluded.counts WHERE d.counts <> excluded.counts
+		INSERT INTO ecstats.user_day AS d (day, first_user, users, packed) SELECT the_day, e.name, e.a, e.packed FROM e WHERE e.kind = 'u'
+		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE d.packed <> excluded.packed
 	), events_gone AS (
 		DELETE FROM ecstats.daily_events d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
@@ -2914,6 +2968,13 @@ BEGIN
 			   refund_amount = excluded.refund_amount
 		 WHERE (d.total_sold, d.total_revenue, d.order_count, d.buyer_count, d.refund_amount)
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
+	), ids_gone AS (
+		DELETE FROM ecstats.order_day d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM o WHERE o.kind = d.kind AND o.product_id = d.first_id)
+	), ids_written AS (
+		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
+		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
+		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE d.packed <> excluded.packed
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
@@ -2926,38 +2987,93 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+-- sql/43_rollup_users.sql
+-- Users of stored days: who was seen first when, and one user's days.
 
--- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
--- users changed because of it.
-CREATE FUNCTION ecstats.rollup_first_seen(the_day date) RETURNS SETOF date
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_mergejoin = off AS $$
-	WITH earlier AS (			-- seen today, known since a later day
-		SELECT f.user_id, f.day AS old_day FROM ecstats.first_seen f
-		  JOIN ecstats.user_day d ON d.day = the_day AND d.user_id = f.user_id
-		 WHERE f.day > the_day
+-- ecstats.rollup_users: the blocks of a stored day, in order.
+CREATE FUNCTION ecstats.rollup_users(the_day date) RETURNS bytea[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(u.packed ORDER BY u.first_user), '{}') FROM ecstats.user_day u WHERE u.day = the_day $$;
+COMMENT ON FUNCTION ecstats.rollup_users(date) IS 'Blocks of ecstats.user_day of a day, in order.';
+
+-- ecstats.rollup_users_at: those blocks of a stored day that can have one of some users, in order.
+CREATE FUNCTION ecstats.rollup_users_at(the_day date, user_ids text[]) RETURNS bytea[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(u.packed ORDER BY u.first_user), '{}')
+	  FROM ecstats.user_day u
+	 WHERE u.day = the_day AND u.first_user IN (
+		SELECT (SELECT f.first_user FROM ecstats.user_day f
+				 WHERE f.day = the_day AND f.first_user <= w.user_id COLLATE "C" ORDER BY f.first_user DESC LIMIT 1)
+		  FROM unnest(user_ids) w(user_id)) $$;
+COMMENT ON FUNCTION ecstats.rollup_users_at(date, text[]) IS 'Blocks of ecstats.user_day of a day that can have one of some users, in order.';
+
+-- ecstats.rollup_next_days: for users (ascending) the next stored day after a day on which each has an event, NULL
+-- where there is none. A day is read once for all users who have not been found yet.
+CREATE FUNCTION ecstats.rollup_next_days(the_day date, user_ids text[]) RETURNS date[]
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	few CONSTANT integer := 500;		-- look-ups that cost less than a whole day's blocks
+	wanted text[] := user_ids;
+	found_there text[];
+	found jsonb := '{}';
+	later date;
+BEGIN
+	FOR later IN SELECT k.day FROM ecstats.daily_kpi k WHERE k.day > the_day ORDER BY k.day LOOP
+		EXIT WHEN wanted = '{}';
+		found_there := ecstats.rollup_among(wanted,
+			CASE WHEN cardinality(wanted) <= few THEN ecstats.rollup_users_at(later, wanted) ELSE ecstats.rollup_users(later) END);
+		CONTINUE WHEN found_there = '{}';
+		found := found || (SELECT jsonb_object_agg(f, later) FROM unnest(found_there) f);
+		wanted := array(SELECT w FROM unnest(wanted) WITH ORDINALITY AS x(w, n) WHERE NOT found ? w ORDER BY n);
+	END LOOP;
+	RETURN array(SELECT (found ->> u)::date FROM unnest(user_ids) WITH ORDINALITY AS x(u, n) ORDER BY n);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_next_days(date, text[]) IS 'For each of some users, ascending, the next stored day after a day with an event of theirs, or NULL.';
+
+-- ecstats.rollup_first_seen: brings first_seen to the stored users of a day; had: the blocks of users that the day
+-- had before. Result: how many users were first seen on the day, and on each other day that this changed.
+CREATE FUNCTION ecstats.rollup_first_seen(the_day date, had bytea[]) RETURNS TABLE (of_day date, users bigint)
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
+DECLARE
+	has bytea[] := ecstats.rollup_users(the_day);
+	gone text[] := CASE WHEN had = '{}' THEN '{}' ELSE ecstats.rollup_gone(had, has) END;
+BEGIN
+	RETURN QUERY
+	WITH m AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_first_merge(the_day, has, gone, ecstats.rollup_next_days(the_day, gone), true)
+	), dropped AS (
+		DELETE FROM ecstats.first_seen_block f USING m
+		 WHERE m.kind = 'x' AND f.first_user = m.first_user
+		   AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user)
 	), written AS (
-		INSERT INTO ecstats.first_seen AS f (user_id, day)
-		SELECT d.user_id, d.day FROM ecstats.user_day d
-		 WHERE d.day = the_day AND NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = d.user_id AND f.day <= the_day)
-		ON CONFLICT (user_id) DO UPDATE SET day = excluded.day
-	), gone AS (				-- known since today, not seen today any more: the next day, if any
-		SELECT f.user_id,
-			   (SELECT k.day FROM ecstats.daily_kpi k
-				 WHERE k.day > the_day AND EXISTS (SELECT FROM ecstats.user_day u WHERE u.day = k.day AND u.user_id = f.user_id)
-				 ORDER BY k.day LIMIT 1) AS new_day
-		  FROM ecstats.first_seen f
-		 WHERE f.day = the_day
-		   AND NOT EXISTS (SELECT FROM ecstats.user_day d WHERE d.day = the_day AND d.user_id = f.user_id)
-	), moved AS (
-		UPDATE ecstats.first_seen f SET day = g.new_day FROM gone g WHERE f.user_id = g.user_id AND g.new_day IS NOT NULL
-	), forgotten AS (
-		DELETE FROM ecstats.first_seen f USING gone g WHERE f.user_id = g.user_id AND g.new_day IS NULL
+		INSERT INTO ecstats.first_seen_block (first_user, users, packed)
+		SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
+		ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed
 	)
-	SELECT old_day FROM earlier UNION SELECT new_day FROM gone WHERE new_day IS NOT NULL $$;
-COMMENT ON FUNCTION ecstats.rollup_first_seen(date) IS
-	'Brings first_seen to the stored users of a day; returns the other days whose number of new users changed.';
+	SELECT m.of_day, m.users FROM m WHERE m.kind = 'd';
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen(date, bytea[]) IS
+	'Brings first_seen to the stored users of a day, which had other blocks before; returns the number of new users of it and of the days that this changed.';
 
+-- ecstats.user_events: what one user did on stored days.
+-- Arguments: user_id; from_day, to_day (both inclusive; by default all days). Result: as the view user_daily has it,
+-- found by the key of the blocks. Touches nothing.
+CREATE FUNCTION ecstats.user_events(user_id text, from_day date DEFAULT '-infinity', to_day date DEFAULT 'infinity')
+	RETURNS TABLE (day date, event text, event_count bigint)
+	LANGUAGE sql STABLE STRICT PARALLEL SAFE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+	SELECT k.day, n.event, c.event_count
+	  FROM ecstats.daily_kpi k
+	 CROSS JOIN LATERAL (SELECT u.packed FROM ecstats.user_day u
+						  WHERE u.day = k.day AND u.first_user <= user_events.user_id COLLATE "C" ORDER BY u.first_user DESC LIMIT 1) b
+	 CROSS JOIN LATERAL ecstats.rollup_users_unpack(b.packed) c
+	  JOIN ecstats.event_names n ON n.event_no = c.event_no
+	 WHERE k.day BETWEEN from_day AND to_day AND c.user_id = user_events.user_id COLLATE "C"
+	 ORDER BY k.day, n.event $$;
+COMMENT ON FUNCTION ecstats.user_events(text, date, date) IS
+	'Events of one user on stored days from from_day to to_day (both inclusive, by default all), by name, as in ecstats.user_daily.';
 -- sql/43_rollup_close.sql
 -- Closing and restating: which days are due, and the one place that writes daily_kpi.
 
@@ -3109,8 +3225,10 @@ CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boole
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
-	other date;
-	others date[];
+	had bytea[];
+	other record;
+	days date[] := '{}';		-- this one and others whose number of new users this close changed
+	new_users bigint[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -3142,17 +3260,21 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
+	had := ecstats.rollup_users(the_day);
 	kpi := ecstats.rollup_write(the_day, with_events);
 
-	others := CASE WHEN with_events THEN array(SELECT ecstats.rollup_first_seen(the_day)) ELSE '{}' END;
-	kpi.new_user_count := CASE WHEN with_events THEN (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day)
-							   ELSE (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day) END;
+	IF with_events THEN
+		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT days, new_users FROM ecstats.rollup_first_seen(the_day, had) f;
+		kpi.new_user_count := new_users[array_position(days, the_day)];
+	ELSE
+		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	FOREACH other IN ARRAY others LOOP
-		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND (s.frozen OR s.events_dropped));
-		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
+	FOR other IN SELECT o.day, o.users FROM unnest(days, new_users) o(day, users) WHERE o.day <> the_day ORDER BY 1 LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other.day AND (s.frozen OR s.events_dropped));
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other.day;
 		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
-		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
+		kpi.new_user_count := other.users;
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
 	END LOOP;
 
@@ -5629,20 +5751,25 @@ DECLARE
 	open_days date[] := array(SELECT ecstats.rollup_open_days(the_day));
 	event_totals jsonb;
 	order_totals jsonb;
+	users bytea[];
 	new_users bigint;
 BEGIN
 	WITH e AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', true)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT count(*)
-			  FROM (SELECT e.name FROM e WHERE e.kind = 'u'
-					EXCEPT
-					SELECT u.name FROM unnest(open_days) d
-					 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
-					 WHERE u.kind = 'u') new
-			 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < the_day))
-	  INTO event_totals, new_users;
+		   (SELECT coalesce(array_agg(e.packed ORDER BY e.name COLLATE "C"), '{}') FROM e WHERE e.kind = 'u')
+	  INTO event_totals, users;
+	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users, '{}', '{}', false) m WHERE m.of_day = the_day;
+	IF open_days <> '{}' THEN
+		new_users := new_users - (SELECT count(*) FROM (
+			SELECT u.user_id FROM unnest(users) b CROSS JOIN LATERAL ecstats.rollup_users_unpack(b) u
+			INTERSECT
+			SELECT u.user_id FROM unnest(open_days) d
+			 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) e
+			 CROSS JOIN LATERAL ecstats.rollup_users_unpack(e.packed) u WHERE e.kind = 'u') known
+		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = known.user_id AND f.day < the_day));
+	END IF;
 	SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') INTO order_totals
 	  FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
 	 WHERE o.kind IN ('t', 'r', 'a', 'p');
@@ -7379,13 +7506,13 @@ CREATE FUNCTION ecstats.profile_privileges()
 	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
-		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'),
+		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
-		('rollup_counts_unpack'), ('rollup_counts_total'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
+		('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
 		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
@@ -7530,9 +7657,9 @@ SELECT pg_extension_config_dump('ecstats.daily_sales', '');
 SELECT pg_extension_config_dump('ecstats.daily_events', '');
 SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
 SELECT pg_extension_config_dump('ecstats.event_names', '');
-SELECT pg_extension_config_dump('ecstats.event_names_event_no_seq', '');
 SELECT pg_extension_config_dump('ecstats.user_day', '');
-SELECT pg_extension_config_dump('ecstats.first_seen', '');
+SELECT pg_extension_config_dump('ecstats.order_day', '');
+SELECT pg_extension_config_dump('ecstats.first_seen_block', '');
 SELECT pg_extension_config_dump('ecstats.restatements', '');
 SELECT pg_extension_config_dump('ecstats.day_state', '');
 SELECT pg_extension_config_dump('ecstats.jobs', '');

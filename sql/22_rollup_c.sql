@@ -3,71 +3,102 @@
 
 -- Purpose:   everything that is counted from the events of a range, in one pass.
 -- Arguments: from_time (inclusive), to_time (exclusive); page_views: names that are page views; funnel:
---            names of the steps, in order; with_users: also a row for each user.
+--            names of the steps, in order; with_users: also who did what; names: event names that have a
+--            number, in the order of these, from 1 ('' for a number without a name).
 -- Result:    kind 't' a = events, b = page views; 'v' a = distinct users; 'e' name = event, a = events,
 --            b = distinct users; 'f' name = funnel[a], b = users with this and every earlier step, in
---            any order; and with users: 'n' name = event, a = its number in this call's counts; 'u'
---            name = user_id, a = events, b = different events, counts = packed counts. What is not
+--            any order; and with users: 'n' name = an event that is not in names, a = the number that it
+--            has in this result; 'u' packed = a block of a users, the first of them name. What is not
 --            named is NULL. In no particular order.
 -- Errors:    0A000 a partition that is not an ordinary table, or row-level security; 22004 a NULL in an
---            array; 42501; 53200 more than 4 GB of users; 54000.
+--            array; 42501; 53200 more than config.rollup_memory of users; 54000.
 -- Touches:   reads ecstats.events (the partitions that meet the range, and the default one).
 CREATE OR REPLACE FUNCTION ecstats.rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[], funnel text[],
-		with_users boolean)
-	RETURNS TABLE (kind "char", name text, a bigint, b bigint, counts bytea)
+		with_users boolean, names text[] DEFAULT '{}')
+	RETURNS TABLE (kind "char", name text, a bigint, b bigint, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_events';
-COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean) IS
-	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events in counts) and u (by user). Errors: 0A000, 22004, 42501, 53200 above 4 GB of users.';
+COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean, text[]) IS
+	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events that names has not) and u (blocks of users). Errors: 0A000, 22004, 42501, 53200 above config.rollup_memory.';
 
 -- Purpose:   everything that is counted from the order lines of a range.
--- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal.
+-- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal;
+--            with_ids: also which orders and buyers there are.
 -- Result:    by order_time: kind 't' quantity, amount, orders (distinct order_id), buyers (distinct user_id
 --            that is not NULL) of sale lines, refund = minus the amount of return lines; 'r' orders of
 --            return lines; 'a' orders of sale lines with an abnormal status; 's' as 't', for each
 --            product_id, region and channel. By paid_time: 'p' amount, orders, buyers of sale lines.
+--            With ids: 'o' packed = a block of quantity orders, 'b' of buyers, the first of them product_id;
+--            each has its roles as a number: 1 sale, 2 return, 4 abnormal, 8 paid, added up.
 --            Money has the largest display scale that was put in; what is not named is NULL.
--- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than 4 GB.
+-- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than config.rollup_memory.
 -- Touches:   reads ecstats.order_lines.
-CREATE OR REPLACE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[])
+CREATE OR REPLACE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[], with_ids boolean DEFAULT false)
 	RETURNS TABLE (kind "char", product_id text, region text, channel text, quantity bigint, amount numeric, orders bigint,
-		buyers bigint, refund numeric)
+		buyers bigint, refund numeric, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_orders';
-COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[]) IS
-	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel). Errors: 22003, 22004, 53200 above 4 GB.';
+COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[], boolean) IS
+	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles). Errors: 22003, 22004, 53200 above config.rollup_memory.';
 
--- Purpose:   the pairs of packed counts.
--- Arguments: counts: version byte 1, then varints, event number and count, by ascending event number.
--- Result:    a row for each pair.
--- Errors:    XX001 not packed counts, with the place.
+-- Purpose:   the users of a block, with their counts.
+-- Arguments: packed: a block of ecstats.user_day.
+-- Result:    a row for each user and event, by ascending user_id and event number (ecstats.event_names).
+-- Errors:    XX001 no such block, with the place.
 -- Touches:   nothing.
-CREATE OR REPLACE FUNCTION ecstats.rollup_counts_unpack(counts bytea)
-	RETURNS TABLE (event_no int, event_count bigint)
-	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 4
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_unpack';
-COMMENT ON FUNCTION ecstats.rollup_counts_unpack(bytea) IS
-	'Rows (event_no, event_count) of packed counts, by ascending event_no. Error: XX001 if counts are corrupt.';
+CREATE OR REPLACE FUNCTION ecstats.rollup_users_unpack(packed bytea)
+	RETURNS TABLE (user_id text, event_no int, event_count bigint)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 250
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_users_unpack';
+COMMENT ON FUNCTION ecstats.rollup_users_unpack(bytea) IS
+	'Rows (user_id, event_no, event_count) of a block of ecstats.user_day. Error: XX001 if it is corrupt.';
 
--- Purpose:   how many events packed counts stand for.
--- Arguments: counts: packed counts.
--- Result:    the sum, 0 if there are none.
--- Errors:    XX001 not packed counts, with the place.
+-- Purpose:   the ids of a block, with their numbers.
+-- Arguments: packed: a block of ecstats.order_day or ecstats.first_seen_block.
+-- Result:    a row for each id, ascending.
+-- Errors:    XX001 no such block, with the place.
 -- Touches:   nothing.
-CREATE OR REPLACE FUNCTION ecstats.rollup_counts_total(counts bytea) RETURNS bigint
+CREATE OR REPLACE FUNCTION ecstats.rollup_ids_unpack(packed bytea)
+	RETURNS TABLE (id text, number bigint)
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE ROWS 64
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_ids_unpack';
+COMMENT ON FUNCTION ecstats.rollup_ids_unpack(bytea) IS
+	'Rows (id, number) of a block of ecstats.order_day or ecstats.first_seen_block. Error: XX001 if it is corrupt.';
+
+-- Purpose:   who is in some blocks and not in others.
+-- Arguments: old, new: blocks of ecstats.user_day, in order.
+-- Result:    the user_ids that only old has, ascending.
+-- Errors:    22004 a NULL; XX001 a corrupt block, or one that is not in order.
+-- Touches:   nothing.
+CREATE OR REPLACE FUNCTION ecstats.rollup_gone(old bytea[], new bytea[]) RETURNS text[]
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_total';
-COMMENT ON FUNCTION ecstats.rollup_counts_total(bytea) IS
-	'Sum of packed counts. Error: XX001 if counts are corrupt.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_gone';
+COMMENT ON FUNCTION ecstats.rollup_gone(bytea[], bytea[]) IS
+	'Ascending user_ids of old blocks of ecstats.user_day that new ones have not. Errors: 22004, XX001.';
 
--- Purpose:   packed counts under other event numbers.
--- Arguments: counts: packed counts; map: event number i becomes map[i], 1 or more.
--- Result:    packed counts, sorted by the new numbers; numbers that become equal are added up.
--- Errors:    22023 no number for an event; 22004 a NULL in map; 2202E map is not a list; XX001.
+-- Purpose:   which of some users are in blocks.
+-- Arguments: users: user_ids, ascending in collation "C"; blocks of ecstats.user_day, in order.
+-- Result:    those that the blocks have, ascending.
+-- Errors:    22004 a NULL; XX001 a corrupt block, or one that is not in order.
 -- Touches:   nothing.
-CREATE OR REPLACE FUNCTION ecstats.rollup_counts_translate(counts bytea, map int[]) RETURNS bytea
+CREATE OR REPLACE FUNCTION ecstats.rollup_among(users text[], blocks bytea[]) RETURNS text[]
 	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_counts_translate';
-COMMENT ON FUNCTION ecstats.rollup_counts_translate(bytea, int[]) IS
-	'Packed counts with event number i replaced by map[i]. Errors: 22023 no number for an event, 22004, 2202E, XX001 if counts are corrupt.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_among';
+COMMENT ON FUNCTION ecstats.rollup_among(text[], bytea[]) IS
+	'Those of ascending user_ids that blocks of ecstats.user_day have. Errors: 22004, XX001.';
 
+-- Purpose:   what a day's users change in who was seen first when.
+-- Arguments: day; blocks: its users, as in ecstats.user_day, in order; gone: users that it had and has not any
+--            more, ascending, and next: for each of them the next day with an event (NULL: none); with_blocks:
+--            also what has to be stored.
+-- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
+--            this changed; with blocks: 'b' a block to be stored (first_user, users, packed), 'x' first_user =
+--            key of a stored one that is not any more, unless it is a 'b' too.
+-- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not in order.
+-- Touches:   reads ecstats.first_seen_block.
+CREATE OR REPLACE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[], gone text[], next date[], with_blocks boolean)
+	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
+COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[], text[], date[], boolean) IS
+	'Merges a day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, XX001.';

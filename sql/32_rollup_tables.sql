@@ -83,34 +83,58 @@ CREATE TABLE ecstats.daily_funnel (
 );
 COMMENT ON TABLE ecstats.daily_funnel IS 'Users of a closed day with events of this step and of every earlier one, in any order';
 
--- One compact row a user and day; a row for each event name would be three times as much to write.
+-- Sets of ids are kept as blocks: some 64 of them, sorted and packed, in a row (src/rollup_block.c). A row a user
+-- would be five times as much to write, and a row a user and event three times that. Blocks are stored as they are:
+-- they do not get smaller by PostgreSQL's compression.
 CREATE TABLE ecstats.event_names (
-	event_no	integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	event_no	integer PRIMARY KEY CHECK (event_no > 0),
 	event		text COLLATE "C" NOT NULL UNIQUE
 );
-COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day';
+COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day; given by whoever closes days';
 CREATE TABLE ecstats.user_day (
-	day		date NOT NULL,
-	user_id	text COLLATE "C" NOT NULL,
-	counts	bytea NOT NULL,
-	PRIMARY KEY (day, user_id)
-);
-COMMENT ON TABLE ecstats.user_day IS 'Events of a user on a closed day, packed; read it through the view ecstats.user_daily';
-COMMENT ON COLUMN ecstats.user_day.counts IS 'Pairs of event number and count, see ecstats.rollup_counts_unpack';
+	day			date NOT NULL,
+	first_user	text COLLATE "C" NOT NULL,
+	users		integer NOT NULL,
+	packed		bytea NOT NULL,
+	PRIMARY KEY (day, first_user)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.user_day ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.user_day IS 'Users of a closed day with their events, in blocks; read it through the view ecstats.user_daily';
+COMMENT ON COLUMN ecstats.user_day.first_user IS 'The least user_id of the block';
+COMMENT ON COLUMN ecstats.user_day.users IS 'How many users the block has';
+COMMENT ON COLUMN ecstats.user_day.packed IS 'The block, see ecstats.rollup_users_unpack';
 CREATE VIEW ecstats.user_daily AS
-	SELECT d.day, d.user_id, n.event, c.event_count
+	SELECT d.day, c.user_id COLLATE "C" AS user_id, n.event, c.event_count
 	  FROM ecstats.user_day d
-	 CROSS JOIN LATERAL ecstats.rollup_counts_unpack(d.counts) c
+	 CROSS JOIN LATERAL ecstats.rollup_users_unpack(d.packed) c
 	  JOIN ecstats.event_names n ON n.event_no = c.event_no;
-COMMENT ON VIEW ecstats.user_daily IS 'Events of a user on a closed day, by name';
+COMMENT ON VIEW ecstats.user_daily IS 'Events of a user on a closed day, by name; for one user ecstats.user_events is faster';
+
+CREATE TABLE ecstats.order_day (
+	day			date NOT NULL,
+	kind		"char" NOT NULL CHECK (kind IN ('o', 'b')),
+	first_id	text COLLATE "C" NOT NULL,
+	ids			integer NOT NULL,
+	packed		bytea NOT NULL,
+	PRIMARY KEY (day, kind, first_id)
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.order_day ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.order_day IS 'Which orders and buyers a closed day has, in blocks: what is distinct over a week or a month is counted from them';
+COMMENT ON COLUMN ecstats.order_day.kind IS 'o: order_ids, b: user_ids';
+COMMENT ON COLUMN ecstats.order_day.packed IS 'The block, see ecstats.rollup_ids_unpack; numbers are roles: 1 sale, 2 return, 4 abnormal, 8 paid, added up';
 
 -- Outlives the raw rows.
-CREATE TABLE ecstats.first_seen (
-	user_id	text COLLATE "C" PRIMARY KEY,
-	day		date NOT NULL
-);
-CREATE INDEX first_seen_day ON ecstats.first_seen (day);
-COMMENT ON TABLE ecstats.first_seen IS 'The first closed day on which a user has an event';
+CREATE TABLE ecstats.first_seen_block (
+	first_user	text COLLATE "C" PRIMARY KEY,
+	users		integer NOT NULL,
+	packed		bytea NOT NULL
+) WITH (toast_tuple_target = 8160);
+ALTER TABLE ecstats.first_seen_block ALTER packed SET STORAGE EXTERNAL;
+COMMENT ON TABLE ecstats.first_seen_block IS 'All users with the first closed day on which they have an event, in blocks; read it through the view ecstats.first_seen';
+CREATE VIEW ecstats.first_seen AS
+	SELECT c.id COLLATE "C" AS user_id, date '1999-12-30' + c.number::integer AS day
+	  FROM ecstats.first_seen_block b CROSS JOIN LATERAL ecstats.rollup_ids_unpack(b.packed) c;
+COMMENT ON VIEW ecstats.first_seen IS 'The first closed day on which a user has an event';
 
 CREATE TABLE ecstats.restatements (
 	day			date NOT NULL,

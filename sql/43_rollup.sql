@@ -49,9 +49,16 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_abnormal() RETURNS text[]
 	LANGUAGE sql STABLE AS $$ SELECT c.abnormal_statuses FROM ecstats.config c $$;
 COMMENT ON FUNCTION ecstats.rollup_abnormal() IS 'Order statuses that count as abnormal.';
 
+-- ecstats.rollup_names: for the scan, the event names that have a number, in the order of these.
+CREATE OR REPLACE FUNCTION ecstats.rollup_names() RETURNS text[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(coalesce(n.event, '') ORDER BY i), '{}')
+	  FROM generate_series(1, (SELECT max(m.event_no) FROM ecstats.event_names m)) i LEFT JOIN ecstats.event_names n ON n.event_no = i $$;
+COMMENT ON FUNCTION ecstats.rollup_names() IS 'Event names by their number from 1, an empty one where a number has none.';
+
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot. with_events false: what is
--- counted from events stays as it is stored, here and in the figures returned.
+-- counted from events stays as it is stored, here and in the figures returned. Under ecstats.rollup_lock.
 CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date, with_events boolean) RETURNS ecstats.daily_kpi
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
@@ -61,30 +68,19 @@ DECLARE
 BEGIN
 	WITH e AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
-												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true)
+												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), true, ecstats.rollup_names())
 		 WHERE with_events
 	), o AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
-												 ecstats.rollup_abnormal())
+												 ecstats.rollup_abnormal(), true)
 	), new_names AS (
-		INSERT INTO ecstats.event_names (event)
-		SELECT e.name FROM e WHERE e.kind = 'n' AND NOT EXISTS (SELECT FROM ecstats.event_names n WHERE n.event = e.name)
-		 ORDER BY e.name COLLATE "C"
-		RETURNING event_no, event
-	), numbers AS MATERIALIZED (	-- of this scan's numbers, those that are stored
-		SELECT coalesce(array_agg(n.event_no ORDER BY e.a), '{}') AS map
-		  FROM e JOIN (SELECT event_no, event FROM ecstats.event_names UNION ALL SELECT event_no, event FROM new_names) n
-				 ON n.event = e.name
-		 WHERE e.kind = 'n'
-	), users AS MATERIALIZED (
-		SELECT e.name AS user_id, ecstats.rollup_counts_translate(e.counts, m.map) AS counts
-		  FROM e CROSS JOIN numbers m WHERE e.kind = 'u'
+		INSERT INTO ecstats.event_names (event_no, event) SELECT e.a, e.name FROM e WHERE e.kind = 'n'
 	), users_gone AS (
 		DELETE FROM ecstats.user_day d WHERE d.day = the_day AND with_events
-		   AND NOT EXISTS (SELECT FROM users u WHERE u.user_id = d.user_id)
+		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'u' AND e.name = d.first_user)
 	), users_written AS (
-		INSERT INTO ecstats.user_day AS d (day, user_id, counts) SELECT the_day, u.user_id, u.counts FROM users u
-		ON CONFLICT (day, user_id) DO UPDATE SET counts = excluded.counts WHERE d.counts <> excluded.counts
+		INSERT INTO ecstats.user_day AS d (day, first_user, users, packed) SELECT the_day, e.name, e.a, e.packed FROM e WHERE e.kind = 'u'
+		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE d.packed <> excluded.packed
 	), events_gone AS (
 		DELETE FROM ecstats.daily_events d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
@@ -115,6 +111,13 @@ BEGIN
 			   refund_amount = excluded.refund_amount
 		 WHERE (d.total_sold, d.total_revenue, d.order_count, d.buyer_count, d.refund_amount)
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
+	), ids_gone AS (
+		DELETE FROM ecstats.order_day d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM o WHERE o.kind = d.kind AND o.product_id = d.first_id)
+	), ids_written AS (
+		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
+		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
+		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE d.packed <> excluded.packed
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
@@ -127,35 +130,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales and user_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
-
--- ecstats.rollup_first_seen: the day's users are stored: who is new, and which other days' counts of new
--- users changed because of it.
-CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen(the_day date) RETURNS SETOF date
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_mergejoin = off AS $$
-	WITH earlier AS (			-- seen today, known since a later day
-		SELECT f.user_id, f.day AS old_day FROM ecstats.first_seen f
-		  JOIN ecstats.user_day d ON d.day = the_day AND d.user_id = f.user_id
-		 WHERE f.day > the_day
-	), written AS (
-		INSERT INTO ecstats.first_seen AS f (user_id, day)
-		SELECT d.user_id, d.day FROM ecstats.user_day d
-		 WHERE d.day = the_day AND NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = d.user_id AND f.day <= the_day)
-		ON CONFLICT (user_id) DO UPDATE SET day = excluded.day
-	), gone AS (				-- known since today, not seen today any more: the next day, if any
-		SELECT f.user_id,
-			   (SELECT k.day FROM ecstats.daily_kpi k
-				 WHERE k.day > the_day AND EXISTS (SELECT FROM ecstats.user_day u WHERE u.day = k.day AND u.user_id = f.user_id)
-				 ORDER BY k.day LIMIT 1) AS new_day
-		  FROM ecstats.first_seen f
-		 WHERE f.day = the_day
-		   AND NOT EXISTS (SELECT FROM ecstats.user_day d WHERE d.day = the_day AND d.user_id = f.user_id)
-	), moved AS (
-		UPDATE ecstats.first_seen f SET day = g.new_day FROM gone g WHERE f.user_id = g.user_id AND g.new_day IS NOT NULL
-	), forgotten AS (
-		DELETE FROM ecstats.first_seen f USING gone g WHERE f.user_id = g.user_id AND g.new_day IS NULL
-	)
-	SELECT old_day FROM earlier UNION SELECT new_day FROM gone WHERE new_day IS NOT NULL $$;
-COMMENT ON FUNCTION ecstats.rollup_first_seen(date) IS
-	'Brings first_seen to the stored users of a day; returns the other days whose number of new users changed.';
-
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';

@@ -149,8 +149,10 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RE
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
-	other date;
-	others date[];
+	had bytea[];
+	other record;
+	days date[] := '{}';		-- this one and others whose number of new users this close changed
+	new_users bigint[];
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -182,17 +184,21 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
+	had := ecstats.rollup_users(the_day);
 	kpi := ecstats.rollup_write(the_day, with_events);
 
-	others := CASE WHEN with_events THEN array(SELECT ecstats.rollup_first_seen(the_day)) ELSE '{}' END;
-	kpi.new_user_count := CASE WHEN with_events THEN (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day)
-							   ELSE (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day) END;
+	IF with_events THEN
+		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT days, new_users FROM ecstats.rollup_first_seen(the_day, had) f;
+		kpi.new_user_count := new_users[array_position(days, the_day)];
+	ELSE
+		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	FOREACH other IN ARRAY others LOOP
-		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other AND (s.frozen OR s.events_dropped));
-		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other;
+	FOR other IN SELECT o.day, o.users FROM unnest(days, new_users) o(day, users) WHERE o.day <> the_day ORDER BY 1 LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other.day AND (s.frozen OR s.events_dropped));
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other.day;
 		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
-		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = other);
+		kpi.new_user_count := other.users;
 		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
 	END LOOP;
 

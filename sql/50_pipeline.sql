@@ -135,20 +135,25 @@ DECLARE
 	open_days date[] := array(SELECT ecstats.rollup_open_days(the_day));
 	event_totals jsonb;
 	order_totals jsonb;
+	users bytea[];
 	new_users bigint;
 BEGIN
 	WITH e AS MATERIALIZED (
 		SELECT * FROM ecstats.rollup_scan_events(from_time, to_time, ecstats.rollup_page_views(), '{}', true)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT count(*)
-			  FROM (SELECT e.name FROM e WHERE e.kind = 'u'
-					EXCEPT
-					SELECT u.name FROM unnest(open_days) d
-					 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) u
-					 WHERE u.kind = 'u') new
-			 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = new.name AND f.day < the_day))
-	  INTO event_totals, new_users;
+		   (SELECT coalesce(array_agg(e.packed ORDER BY e.name COLLATE "C"), '{}') FROM e WHERE e.kind = 'u')
+	  INTO event_totals, users;
+	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users, '{}', '{}', false) m WHERE m.of_day = the_day;
+	IF open_days <> '{}' THEN
+		new_users := new_users - (SELECT count(*) FROM (
+			SELECT u.user_id FROM unnest(users) b CROSS JOIN LATERAL ecstats.rollup_users_unpack(b) u
+			INTERSECT
+			SELECT u.user_id FROM unnest(open_days) d
+			 CROSS JOIN LATERAL ecstats.rollup_scan_events(ecstats.day_start(d), ecstats.day_start(d + 1), '{}', '{}', true) e
+			 CROSS JOIN LATERAL ecstats.rollup_users_unpack(e.packed) u WHERE e.kind = 'u') known
+		 WHERE NOT EXISTS (SELECT FROM ecstats.first_seen f WHERE f.user_id = known.user_id AND f.day < the_day));
+	END IF;
 	SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') INTO order_totals
 	  FROM ecstats.rollup_scan_orders(from_time, to_time, ecstats.rollup_abnormal()) o
 	 WHERE o.kind IN ('t', 'r', 'a', 'p');

@@ -19,6 +19,7 @@ typedef struct EcstatsConfig
 	pg_tz *timezone;	 /* the shop's clock */
 	int64 day_starts_at; /* microseconds after local midnight, 0 .. 24 h */
 	char currency[4];	 /* ISO 4217 */
+	int32 rollup_memory; /* megabytes that computing a day may take */
 } EcstatsConfig;
 
 /* A set-returning function that fills a tuplestore: srf.c */

@@ -14,9 +14,6 @@
 #include "ecstats.h"
 #include "rollup.h"
 
-/* One call takes no more than this, whatever the data is: about 40 million users of a range. */
-#define ROLLUP_MEMORY_LIMIT ((Size) 4 * 1024 * 1024 * 1024)
-
 /* Blocks from this size on are worth huge pages: the tables are read at random. */
 #define HUGE_PAGE ((Size) 2 * 1024 * 1024)
 
@@ -32,7 +29,7 @@ ecstats_rollup_space_init(RollupSpace *space)
 	space->context =
 		AllocSetContextCreate(CurrentMemoryContext, "ecstats rollup", ALLOCSET_DEFAULT_SIZES);
 	space->used = 0;
-	space->limit = sizeof(Size) > 4 ? ROLLUP_MEMORY_LIMIT : MaxAllocSize;
+	space->limit = (Size) Min((uint64) ecstats_config_get()->rollup_memory << 20, SIZE_MAX / 2);
 }
 
 /*
@@ -101,12 +98,13 @@ static void
 check_limit(RollupSpace *space, Size size)
 {
 	if (size > space->limit || space->used > space->limit - size)
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("rollup needs more than %zu MB of memory", space->limit >> 20),
-				 errdetail("Another %zu bytes were asked for after %zu bytes.", size, space->used),
-				 errhint("Compute a shorter range of time, or look for ids that are different in "
-						 "every row.")));
+		ereport(
+			ERROR,
+			(errcode(ERRCODE_OUT_OF_MEMORY),
+			 errmsg("rollup needs more than %zu MB of memory", space->limit >> 20),
+			 errdetail("Another %zu bytes were asked for after %zu bytes.", size, space->used),
+			 errhint("Raise rollup_memory of ecstats.config if the server has the memory, or look "
+					 "for ids that are different in every row.")));
 }
 
 /*

@@ -6,7 +6,7 @@
  *		rollup.c         memory, text arrays
  *		rollup_table.c   byte string -> record, open addressing
  *		rollup_pairs.c   set of pairs of numbers
- *		rollup_counts.c  the wire form of a user's counts, and the functions on it
+ *		rollup_block.c   sorted ids, packed (rollup_block.h)
  *		rollup_money.c   exact sums of numeric
  *		rollup_user.c    per-user counters of events
  *		rollup_event.c   the scan of events
@@ -87,6 +87,9 @@ extern void ecstats_rollup_table_init(RollupTable *table, RollupSpace *space, ui
 extern void ecstats_rollup_table_reserve(RollupTable *table, uint32 more);
 extern RollupRecord *ecstats_rollup_table_intern(RollupTable *table, uint32 hash, const char *bytes,
 												 uint32 length, uint32 *ref, bool *found);
+extern RollupRecord *ecstats_rollup_table_find(const RollupTable *table, const char *bytes,
+											   uint32 length);
+extern RollupRecord *ecstats_rollup_table_next(const RollupTable *table, uint32 *chunk, uint32 *at);
 
 /*
  * rollup_record returns the record of a reference.
@@ -130,13 +133,13 @@ rollup_mix(uint64 hash, uint64 word)
 }
 
 /*
- * rollup_hash hashes a byte string with the table's seed. The tail is read by loads that overlap,
- * which is cheaper than a loop over bytes.
+ * rollup_hash_bytes hashes a byte string. The tail is read by loads that overlap, which is cheaper
+ * than a loop over bytes.
  */
 static inline uint32
-rollup_hash(const RollupTable *table, const char *bytes, uint32 length)
+rollup_hash_bytes(uint64 seed, const char *bytes, uint32 length)
 {
-	uint64 hash = table->seed ^ length;
+	uint64 hash = seed ^ length;
 	uint64 word;
 	uint32 low;
 	uint32 high;
@@ -167,6 +170,15 @@ rollup_hash(const RollupTable *table, const char *bytes, uint32 length)
 	hash = rollup_mix(hash, word);
 	hash ^= hash >> 32;
 	return (uint32) hash;
+}
+
+/*
+ * rollup_hash hashes a byte string with the table's seed.
+ */
+static inline uint32
+rollup_hash(const RollupTable *table, const char *bytes, uint32 length)
+{
+	return rollup_hash_bytes(table->seed, bytes, length);
 }
 
 /*
@@ -277,7 +289,7 @@ rollup_pair_hash(uint32 left, uint32 right)
 #define rollup_pairs_prefetch(pairs, left, right) \
 	rollup_prefetch(&(pairs)->slots[rollup_pair_hash(left, right) & (pairs)->mask])
 
-/* ---------------------------------------------------------------- rollup_counts.c */
+/* ---------------------------------------------------------------- rollup_block.c, see rollup_block.h */
 
 /* How often a user did one event. */
 typedef struct RollupCount
@@ -286,7 +298,6 @@ typedef struct RollupCount
 	int64 count;
 } RollupCount;
 
-extern void ecstats_rollup_counts_pack(StringInfo to, const RollupCount *counts, int ncounts);
 extern void ecstats_rollup_counts_sort(RollupCount *counts, int ncounts);
 
 /* ---------------------------------------------------------------- rollup_money.c */
@@ -342,7 +353,6 @@ extern void ecstats_rollup_user_add_far(RollupUsers *users, uint32 ref, RollupUs
 extern bool ecstats_rollup_user_did(const RollupUsers *users, const RollupUser *user, uint32 event);
 extern int ecstats_rollup_user_counts(RollupUsers *users, const RollupUser *user);
 extern void ecstats_rollup_users_by_event(const RollupUsers *users, int64 *by_event);
-extern RollupRecord *ecstats_rollup_users_next(const RollupUsers *users, uint32 *chunk, uint32 *at);
 
 /*
  * rollup_user_add counts one event (number from 0) of a user.
@@ -396,6 +406,6 @@ typedef struct RollupEventScan
 } RollupEventScan;
 
 extern void ecstats_rollup_event_put(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel,
-									 bool with_users);
+									 ArrayType *names);
 
 #endif /* ECSTATS_ROLLUP_H */

@@ -62,14 +62,14 @@ static void flush_batch(RollupEventScan *scan);
 
 /*
  * ecstats_rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[],
- * funnel text[], with_users boolean) returns everything that is counted from events, see
- * sql/22_rollup_c.sql. The rows are those of the caller's snapshot.
+ * funnel text[], with_users boolean, names text[]) returns everything that is counted from events,
+ * see sql/22_rollup_c.sql. The rows are those of the caller's snapshot.
  */
 Datum
 ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 {
 	ArrayType *funnel = PG_GETARG_ARRAYTYPE_P(3);
-	bool with_users = PG_GETARG_BOOL(4);
+	ArrayType *names = PG_GETARG_BOOL(4) ? PG_GETARG_ARRAYTYPE_P(5) : NULL;
 	EcstatsRows result;
 	RollupEventScan scan;
 	Relation parent;
@@ -94,7 +94,7 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 	for (i = 0; i < scan.nevents; i++)
 		scan.events[i].users = by_event[i];
 
-	ecstats_rollup_event_put(&scan, &result, funnel, with_users);
+	ecstats_rollup_event_put(&scan, &result, funnel, names);
 	MemoryContextDelete(scan.space.context);
 	return (Datum) 0;
 }

@@ -4,31 +4,41 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
 #include "ecstats.h"
 #include "rollup.h"
+#include "rollup_block.h"
+
+/* How many users ahead the record of one is asked for. */
+#define AHEAD 8
 
 static void put_row(EcstatsRows *result, char kind, Datum name, int64 a, int64 b, Datum counts);
 static void put_totals(RollupEventScan *scan, EcstatsRows *result);
-static void put_events(RollupEventScan *scan, EcstatsRows *result, bool numbers);
+static void put_events(RollupEventScan *scan, EcstatsRows *result);
+static void put_name(RollupEventScan *scan, EcstatsRows *result, char kind, uint32 event, int64 a,
+					 int64 b);
 static void put_funnel(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel);
 static int funnel_numbers(RollupEventScan *scan, const Datum *steps, int nsteps, uint32 *numbers);
-static void put_users(RollupEventScan *scan, EcstatsRows *result);
+static uint32 *number_events(RollupEventScan *scan, EcstatsRows *result, ArrayType *names);
+static void put_users(RollupEventScan *scan, EcstatsRows *result, const uint32 *numbers);
+static void put_block(EcstatsRows *result, RollupBlockWriter *writer);
 
 /*
- * ecstats_rollup_event_put returns the rows of a finished pass.
+ * ecstats_rollup_event_put returns the rows of a finished pass. names: the event names that have a
+ * number, in the order of these; NULL: users are not wanted.
  */
 void
 ecstats_rollup_event_put(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel,
-						 bool with_users)
+						 ArrayType *names)
 {
 	put_totals(scan, result);
-	put_events(scan, result, with_users);
+	put_events(scan, result);
 	put_funnel(scan, result, funnel);
-	if (with_users)
-		put_users(scan, result);
+	if (names != NULL)
+		put_users(scan, result, number_events(scan, result, names));
 }
 
 /*
@@ -73,25 +83,29 @@ put_totals(RollupEventScan *scan, EcstatsRows *result)
 }
 
 /*
- * put_events returns a row 'e' for each event and, if wanted, a row 'n' with its number.
+ * put_events returns a row 'e' for each event.
  */
 static void
-put_events(RollupEventScan *scan, EcstatsRows *result, bool numbers)
+put_events(RollupEventScan *scan, EcstatsRows *result)
 {
 	uint32 i;
 
 	for (i = 0; i < scan->nevents; i++)
-	{
-		RollupRecord *record = rollup_record(&scan->names, scan->events[i].ref);
-		text *name = cstring_to_text_with_len(rollup_record_bytes(&scan->names, record),
-											  (int) record->length);
+		put_name(scan, result, 'e', i, scan->events[i].events, scan->events[i].users);
+}
 
-		put_row(result, 'e', PointerGetDatum(name), scan->events[i].events, scan->events[i].users,
-				(Datum) 0);
-		if (numbers)
-			put_row(result, 'n', PointerGetDatum(name), (int64) i + 1, -1, (Datum) 0);
-		pfree(name);
-	}
+/*
+ * put_name returns a row about an event.
+ */
+static void
+put_name(RollupEventScan *scan, EcstatsRows *result, char kind, uint32 event, int64 a, int64 b)
+{
+	RollupRecord *record = rollup_record(&scan->names, scan->events[event].ref);
+	text *name =
+		cstring_to_text_with_len(rollup_record_bytes(&scan->names, record), (int) record->length);
+
+	put_row(result, kind, PointerGetDatum(name), a, b, (Datum) 0);
+	pfree(name);
 }
 
 /*
@@ -114,7 +128,8 @@ put_funnel(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel)
 	numbers = ecstats_rollup_alloc(&scan->space, (nsteps + 1) * sizeof(uint32));
 	users = ecstats_rollup_alloc(&scan->space, (nsteps + 1) * sizeof(int64));
 	known = funnel_numbers(scan, steps, nsteps, numbers);
-	while (known > 0 && (record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
+	while (known > 0 &&
+		   (record = ecstats_rollup_table_next(&scan->users.table, &chunk, &at)) != NULL)
 	{
 		const RollupUser *user = (const RollupUser *) record->payload;
 
@@ -152,33 +167,87 @@ funnel_numbers(RollupEventScan *scan, const Datum *steps, int nsteps, uint32 *nu
 }
 
 /*
- * put_users returns a row 'u' for each user: events, different names, packed counts.
+ * number_events returns the stored number of each event of the scan. New names get the numbers after
+ * those there are, in the order of the names, and a row 'n'.
+ */
+static uint32 *
+number_events(RollupEventScan *scan, EcstatsRows *result, ArrayType *names)
+{
+	uint32 *numbers = ecstats_rollup_alloc(&scan->space, (scan->nevents + 1) * sizeof(uint32));
+	RollupSorted *sorted;
+	Datum *known;
+	int nknown;
+	uint32 event;
+	uint32 i;
+
+	ecstats_rollup_texts(names, "names", &known, &nknown);
+	for (i = 0; i < nknown; i++)
+	{
+		const struct varlena *name = (const struct varlena *) DatumGetPointer(known[i]);
+		const RollupRecord *record =
+			ecstats_rollup_table_find(&scan->names, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name));
+
+		if (record == NULL)
+			continue;
+		memcpy(&event, record->payload, sizeof(event));
+		numbers[event] = i + 1;
+	}
+	sorted = ecstats_rollup_sort(&scan->names);
+	for (i = 0; i < scan->nevents; i++)
+	{
+		memcpy(&event, sorted[i].record->payload, sizeof(event));
+		if (numbers[event] != 0)
+			continue;
+		numbers[event] = (uint32) ++nknown;
+		put_name(scan, result, 'n', event, nknown, -1);
+	}
+	return numbers;
+}
+
+/*
+ * put_users returns a row 'u' for each block of users.
  */
 static void
-put_users(RollupEventScan *scan, EcstatsRows *result)
+put_users(RollupEventScan *scan, EcstatsRows *result, const uint32 *numbers)
 {
-	char *id = ecstats_rollup_alloc(&scan->space, VARHDRSZ + ROLLUP_MAX_LENGTH);
-	StringInfoData packed;
-	uint32 chunk = 0;
-	uint32 at = 0;
-	RollupRecord *record;
+	const RollupTable *table = &scan->users.table;
+	RollupSorted *sorted = ecstats_rollup_sort(table);
+	RollupBlockWriter writer;
+	uint32 i;
+	int n;
+	int j;
 
-	initStringInfo(&packed);
-	while ((record = ecstats_rollup_users_next(&scan->users, &chunk, &at)) != NULL)
+	ecstats_rollup_writer_init(&writer, ROLLUP_COUNTS);
+	for (i = 0; i < table->members; i++)
 	{
-		int ncounts =
-			ecstats_rollup_user_counts(&scan->users, (const RollupUser *) record->payload);
-		int64 events = 0;
-		int i;
+		const RollupRecord *record = sorted[i].record;
+		const char *id = rollup_record_bytes(table, record);
 
-		for (i = 0; i < ncounts; i++)
-			events += scan->users.counts[i].count;
-		memcpy(id + VARHDRSZ, rollup_record_bytes(&scan->users.table, record), record->length);
-		SET_VARSIZE(id, VARHDRSZ + record->length);
-		resetStringInfo(&packed);
-		appendStringInfoSpaces(&packed, VARHDRSZ);
-		ecstats_rollup_counts_pack(&packed, scan->users.counts, ncounts);
-		SET_VARSIZE(packed.data, packed.len);
-		put_row(result, 'u', PointerGetDatum(id), events, ncounts, PointerGetDatum(packed.data));
+		if (i + AHEAD < table->members)
+			rollup_prefetch(sorted[i + AHEAD].record);
+		if (ecstats_rollup_writer_ends(&writer, id, record->length))
+			put_block(result, &writer);
+		n = ecstats_rollup_user_counts(&scan->users, (const RollupUser *) record->payload);
+		for (j = 0; j < n; j++)
+			scan->users.counts[j].event = numbers[scan->users.counts[j].event - 1];
+		ecstats_rollup_counts_sort(scan->users.counts, n);
+		ecstats_rollup_writer_counts(&writer, id, record->length, scan->users.counts, n);
 	}
+	if (writer.ids > 0)
+		put_block(result, &writer);
+}
+
+/*
+ * put_block returns the block of a writer, and begins another one.
+ */
+static void
+put_block(EcstatsRows *result, RollupBlockWriter *writer)
+{
+	text *first = cstring_to_text_with_len(writer->first.data, writer->first.len);
+
+	CHECK_FOR_INTERRUPTS();
+	put_row(result, 'u', PointerGetDatum(first), writer->ids, -1,
+			PointerGetDatum(ecstats_rollup_writer_block(writer)));
+	pfree(first);
+	ecstats_rollup_writer_reset(writer);
 }

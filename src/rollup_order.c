@@ -19,6 +19,7 @@
 #include "compat.h"
 #include "ecstats.h"
 #include "rollup.h"
+#include "rollup_block.h"
 
 #define FETCH_ROWS 1000
 
@@ -133,16 +134,8 @@ static bool is_abnormal(const OrderScan *scan, Datum status);
 static void add_quantity(int64 *sum, int64 quantity);
 static void put_totals(OrderScan *scan, EcstatsRows *result);
 static void put_groups(OrderScan *scan, EcstatsRows *result);
-
-/* A row of the result, all NULL but the kind. */
-typedef struct ResultRow
-{
-	Datum values[9];
-	bool nulls[9];
-} ResultRow;
-
-static void row_init(ResultRow *row, char kind);
-static void row_set(ResultRow *row, int column, Datum value);
+static void put_ids(EcstatsRows *result, char kind, const SeenTable *seen);
+static void put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer);
 
 /* The columns of the result. */
 enum
@@ -156,12 +149,23 @@ enum
 	RESULT_ORDERS,
 	RESULT_BUYERS,
 	RESULT_REFUND,
+	RESULT_PACKED,
 	RESULT_COLUMNS
 };
 
+/* A row of the result, all NULL but the kind. */
+typedef struct ResultRow
+{
+	Datum values[RESULT_COLUMNS];
+	bool nulls[RESULT_COLUMNS];
+} ResultRow;
+
+static void row_init(ResultRow *row, char kind);
+static void row_set(ResultRow *row, int column, Datum value);
+
 /*
- * ecstats_rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[]) returns
- * everything that is counted from order lines, see sql/22_rollup_c.sql.
+ * ecstats_rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[], with_ids
+ * boolean) returns everything that is counted from order lines, see sql/22_rollup_c.sql.
  */
 Datum
 ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
@@ -178,6 +182,11 @@ ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 	read_lines(&scan, paid_sql, range);
 	put_totals(&scan, &result);
 	put_groups(&scan, &result);
+	if (PG_GETARG_BOOL(3))
+	{
+		put_ids(&result, 'o', &scan.orders);
+		put_ids(&result, 'b', &scan.users);
+	}
 	MemoryContextDelete(scan.space.context);
 	return (Datum) 0;
 }
@@ -576,6 +585,55 @@ put_groups(OrderScan *scan, EcstatsRows *result)
 		MemoryContextReset(row_context);
 	}
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * put_ids returns a row for each block of ids with their roles. A user of return lines alone, who has
+ * none, is no buyer.
+ */
+static void
+put_ids(EcstatsRows *result, char kind, const SeenTable *seen)
+{
+	const RollupTable *table = &seen->table;
+	RollupSorted *sorted = ecstats_rollup_sort(table);
+	RollupBlockWriter writer;
+	uint32 roles;
+	uint32 i;
+
+	ecstats_rollup_writer_init(&writer, ROLLUP_NUMBER);
+	for (i = 0; i < table->members; i++)
+	{
+		const RollupRecord *record = sorted[i].record;
+		const char *id = rollup_record_bytes(table, record);
+
+		memcpy(&roles, record->payload, sizeof(roles));
+		if (roles == 0)
+			continue;
+		if (ecstats_rollup_writer_ends(&writer, id, record->length))
+			put_block(result, kind, &writer);
+		ecstats_rollup_writer_number(&writer, id, record->length, roles);
+	}
+	if (writer.ids > 0)
+		put_block(result, kind, &writer);
+}
+
+/*
+ * put_block returns the block of a writer, and begins another one.
+ */
+static void
+put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer)
+{
+	text *first = cstring_to_text_with_len(writer->first.data, writer->first.len);
+	ResultRow row;
+
+	CHECK_FOR_INTERRUPTS();
+	row_init(&row, kind);
+	row_set(&row, RESULT_PRODUCT, PointerGetDatum(first));
+	row_set(&row, RESULT_QUANTITY, Int64GetDatum(writer->ids));
+	row_set(&row, RESULT_PACKED, PointerGetDatum(ecstats_rollup_writer_block(writer)));
+	ecstats_rows_add(result, row.values, row.nulls);
+	pfree(first);
+	ecstats_rollup_writer_reset(writer);
 }
 
 /*

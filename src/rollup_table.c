@@ -177,3 +177,50 @@ new_chunk(RollupTable *table, uint32 need)
 	table->chunks[table->nchunks]->fill = MAXALIGN(sizeof(RollupChunk));
 	table->nchunks++;
 }
+
+/*
+ * ecstats_rollup_table_find returns the record of a string, NULL if it is not there.
+ */
+RollupRecord *
+ecstats_rollup_table_find(const RollupTable *table, const char *bytes, uint32 length)
+{
+	uint32 hash = rollup_hash(table, bytes, length);
+	RollupRecord *record;
+	uint32 at;
+
+	for (at = hash & table->mask; table->slots[at].ref != 0; at = (at + 1) & table->mask)
+	{
+		if (table->slots[at].hash != hash)
+			continue;
+		record = rollup_record(table, table->slots[at].ref);
+		if (rollup_record_is(table, record, bytes, length))
+			return record;
+	}
+	return NULL;
+}
+
+/*
+ * ecstats_rollup_table_next walks the records in the order in which they were made. The caller
+ * starts with *chunk and *at 0; NULL is the end.
+ */
+RollupRecord *
+ecstats_rollup_table_next(const RollupTable *table, uint32 *chunk, uint32 *at)
+{
+	RollupRecord *record;
+
+	while (*chunk < table->nchunks)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (*at == 0)
+			*at = MAXALIGN(sizeof(RollupChunk));
+		if (*at < table->chunks[*chunk]->fill)
+		{
+			record = (RollupRecord *) ((char *) table->chunks[*chunk] + *at);
+			*at += rollup_record_size(table, record->length);
+			return record;
+		}
+		(*chunk)++;
+		*at = 0;
+	}
+	return NULL;
+}

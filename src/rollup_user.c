@@ -173,7 +173,7 @@ ecstats_rollup_users_by_event(const RollupUsers *users, int64 *by_event)
 	RollupRecord *record;
 	uint32 i;
 
-	while ((record = ecstats_rollup_users_next(users, &chunk, &at)) != NULL)
+	while ((record = ecstats_rollup_table_next(&users->table, &chunk, &at)) != NULL)
 	{
 		const RollupUser *user = (const RollupUser *) record->payload;
 
@@ -186,31 +186,4 @@ ecstats_rollup_users_by_event(const RollupUsers *users, int64 *by_event)
 	for (i = 0; i < ROLLUP_NEAR; i++)
 		if (near[i] != 0)
 			by_event[i] += near[i];
-}
-
-/*
- * ecstats_rollup_users_next walks the records in the order in which they were made. The caller
- * starts with *chunk and *at 0; NULL is the end.
- */
-RollupRecord *
-ecstats_rollup_users_next(const RollupUsers *users, uint32 *chunk, uint32 *at)
-{
-	const RollupTable *table = &users->table;
-	RollupRecord *record;
-
-	while (*chunk < table->nchunks)
-	{
-		CHECK_FOR_INTERRUPTS();
-		if (*at == 0)
-			*at = MAXALIGN(sizeof(RollupChunk));
-		if (*at < table->chunks[*chunk]->fill)
-		{
-			record = (RollupRecord *) ((char *) table->chunks[*chunk] + *at);
-			*at += rollup_record_size(table, record->length);
-			return record;
-		}
-		(*chunk)++;
-		*at = 0;
-	}
-	return NULL;
 }

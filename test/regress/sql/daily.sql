@@ -106,7 +106,7 @@ SELECT count(*) FILTER (WHERE (k.gmv, k.quantity, k.refund_amount) IS DISTINCT F
   FROM ecstats.daily_kpi k JOIN (SELECT day, sum(total_revenue) AS gmv, sum(total_sold) AS quantity, sum(refund_amount) AS refund FROM ecstats.daily_sales GROUP BY day) s USING (day);
 SELECT count(*) AS unequal FROM ecstats.daily_kpi k
  WHERE k.event_count <> (SELECT coalesce(sum(event_count), 0) FROM ecstats.daily_events e WHERE e.day = k.day)
-	OR k.uv <> (SELECT count(*) FROM ecstats.user_day u WHERE u.day = k.day)
+	OR k.uv <> (SELECT sum(u.users) FROM ecstats.user_day u WHERE u.day = k.day)
 	OR k.new_user_count <> (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = k.day);
 -- and a day is what plain SQL says of the raw rows
 SELECT count(*) AS unequal FROM ecstats.daily_kpi k CROSS JOIN LATERAL (

@@ -14,7 +14,6 @@ CREATE FUNCTION pg_temp.expected_events(from_time timestamptz, to_time timestamp
 	SELECT 't', NULL, count(*), count(*) FILTER (WHERE event = ANY (page_views)) FROM e
 	UNION ALL SELECT 'v', NULL, count(DISTINCT user_id), NULL FROM e
 	UNION ALL SELECT 'e', event, count(*), count(DISTINCT user_id) FROM e GROUP BY event
-	UNION ALL SELECT 'u', user_id, count(*), count(DISTINCT event) FROM e GROUP BY user_id
 	UNION ALL
 	SELECT 'f', funnel[step], step, (
 		SELECT count(*) FROM (
@@ -32,14 +31,14 @@ BEGIN
 	CREATE TEMP TABLE got AS SELECT * FROM ecstats.rollup_scan_events(from_time, to_time, page_views, funnel, true);
 	CREATE TEMP TABLE want AS SELECT * FROM pg_temp.expected_events(from_time, to_time, page_views, funnel);
 	RETURN QUERY
-		(SELECT 'only C', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind <> 'n'
+		(SELECT 'only C', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind NOT IN ('n', 'u')
 			EXCEPT ALL SELECT 'only C', w.* FROM want w)
 		UNION ALL
 		(SELECT 'only SQL', w.* FROM want w
-			EXCEPT ALL SELECT 'only SQL', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind <> 'n');
+			EXCEPT ALL SELECT 'only SQL', g.kind::text, g.name, g.a, g.b FROM got g WHERE g.kind NOT IN ('n', 'u'));
 	CREATE TEMP TABLE got_counts AS
-		SELECT u.name AS user_id, n.name AS event, c.event_count
-		FROM got u CROSS JOIN LATERAL ecstats.rollup_counts_unpack(u.counts) c JOIN got n ON n.kind = 'n' AND n.a = c.event_no
+		SELECT c.user_id, n.name AS event, c.event_count
+		FROM got u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.packed) c JOIN got n ON n.kind = 'n' AND n.a = c.event_no
 		WHERE u.kind = 'u';
 	CREATE TEMP TABLE want_counts AS
 		SELECT e.user_id, e.event, count(*) AS event_count FROM ecstats.events e
@@ -51,8 +50,8 @@ BEGIN
 		(SELECT 'only SQL', 'counts', concat_ws(' ', w.user_id, w.event), w.event_count, NULL::bigint FROM want_counts w
 			EXCEPT ALL SELECT 'only SQL', 'counts', concat_ws(' ', g.user_id, g.event), g.event_count, NULL::bigint FROM got_counts g)
 		UNION ALL
-		SELECT 'total', 'counts', g.name, g.a, ecstats.rollup_counts_total(g.counts) FROM got g
-		WHERE g.kind = 'u' AND g.a <> ecstats.rollup_counts_total(g.counts);
+		SELECT 'block', 'u', g.name, g.a, NULL FROM got g, LATERAL (SELECT count(DISTINCT user_id), min(user_id COLLATE "C") FROM ecstats.rollup_users_unpack(g.packed)) b(users, first_user)
+		WHERE g.kind = 'u' AND (g.a, g.name) <> (b.users, b.first_user);
 	DROP TABLE got, want, got_counts, want_counts;
 END
 $$;
@@ -97,7 +96,8 @@ SELECT timestamptz '2024-05-02 13:00', left('abcdefghijklmnopqrstuvwxyz', i), 'c
 DELETE FROM ecstats.events WHERE user_id LIKE 'u1%' AND event = 'click';
 BEGIN;
 INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-05-02 05:00', 'rolled-back', 'click');
-SELECT count(*) AS own_rows FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) WHERE name = 'rolled-back';
+SELECT count(*) AS own_rows FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) r CROSS JOIN LATERAL ecstats.rollup_users_unpack(r.packed) u
+ WHERE r.kind = 'u' AND u.user_id = 'rolled-back';
 ROLLBACK;
 SELECT count(*) > 100 AS default_has_rows FROM ecstats.events_default;
 
@@ -147,7 +147,7 @@ SELECT * FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{cli
 SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', NULL, true);
 CREATE ROLE regress_rollup_reader;
 GRANT USAGE ON SCHEMA ecstats TO regress_rollup_reader;
-GRANT EXECUTE ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean) TO regress_rollup_reader;
+GRANT EXECUTE ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean, text[]) TO regress_rollup_reader;
 SET ROLE regress_rollup_reader;
 SELECT count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', false);
 RESET ROLE;
@@ -169,19 +169,41 @@ SELECT * FROM ecstats.rollup_scan_events('2024-05-09', '2024-05-10', '{}', '{}',
 SELECT a > 0 AS not_opened FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true) WHERE kind = 't';
 DROP FOREIGN DATA WRAPPER rollup_nothing CASCADE;
 
--- ---------------------------------------------------------------- packed counts
-SELECT * FROM ecstats.rollup_counts_unpack('\x01');
-SELECT * FROM ecstats.rollup_counts_unpack('\x010103058001ffffffff07ffffffffffffffff7f');
-SELECT ecstats.rollup_counts_total('\x01'), ecstats.rollup_counts_total('\x010103058001');
-SELECT ecstats.rollup_counts_translate('\x01', '{}'), ecstats.rollup_counts_translate('\x010103058001', '{9,1,1,1,4}'),
-	ecstats.rollup_counts_translate('\x010103058001', '{300,1,1,1,300}'), ecstats.rollup_counts_translate('\x010103', '[0:1]={7,8}');
--- A long one comes back.
-SELECT length(counts) AS bytes, moved = counts AS unmoved, ecstats.rollup_counts_translate(moved, back) = counts AS same,
-	(SELECT count(*) FROM ecstats.rollup_counts_unpack(moved)) AS pairs, ecstats.rollup_counts_total(moved) AS total
-FROM (SELECT '\x01'::bytea || string_agg(decode(lpad(to_hex(i), 2, '0') || '0' || 1 + i % 9, 'hex'), '' ORDER BY i) AS counts,
-		array_agg(121 - i ORDER BY i) AS back FROM generate_series(1, 120) i) c,
-	LATERAL (SELECT ecstats.rollup_counts_translate(counts, back) AS moved) m;
--- What is not one.
+-- Numbers that names have are kept, also one without a name; others come after them, in the order of the names.
+SELECT kind, name, a FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true, '{nobody,"",e40,page_view}') WHERE kind = 'n' AND name IN ('e1', 'e10', 'e40', 'page_view') ORDER BY a;
+SELECT count(*) FROM (
+	SELECT n.name, u.event_no FROM (SELECT * FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true, '{nobody,"",e40,page_view}') OFFSET 0) r
+	 CROSS JOIN LATERAL ecstats.rollup_users_unpack(r.packed) u
+	  LEFT JOIN (SELECT name, a FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-03', '{}', '{}', true, '{nobody,"",e40,page_view}') WHERE kind = 'n'
+				 UNION ALL VALUES ('e40', 3), ('page_view', 4)) n ON n.a = u.event_no
+	 WHERE r.kind = 'u') x WHERE name IS NULL;
+
+-- ---------------------------------------------------------------- blocks
+-- Ids are in the order of their bytes, whatever they share and however long they are; borders are decided by the ids.
+CREATE TEMP TABLE odd_ids (id text COLLATE "C" PRIMARY KEY);
+INSERT INTO odd_ids SELECT left(p || repeat(m, i % 13) || i, 128)
+  FROM generate_series(1, 1500) i, unnest('{"",u,customer:0000000000000000,客户,ÿ}'::text[]) p, unnest('{"",x,12345678,é}'::text[]) m ON CONFLICT DO NOTHING;
+INSERT INTO ecstats.events (event_time, user_id, event) SELECT '2024-06-01 12:00', id, 'click' FROM odd_ids ORDER BY md5(id);
+CREATE TEMP TABLE odd AS SELECT * FROM ecstats.rollup_scan_events('2024-06-01', '2024-06-02', '{}', '{}', true) WHERE kind = 'u';
+SELECT array_agg(u.user_id ORDER BY o.name COLLATE "C", u.n) = (SELECT array_agg(id ORDER BY id) FROM odd_ids) AS in_order, sum(u.event_count) = (SELECT count(*) FROM odd_ids) AS whole
+  FROM odd o CROSS JOIN LATERAL ecstats.rollup_users_unpack(o.packed) WITH ORDINALITY u(user_id, event_no, event_count, n);
+SELECT count(*) BETWEEN 300 AND 700 AS some_blocks, max(length(packed)) < 4500 AS small, sum(a) = (SELECT count(*) FROM odd_ids) AS all_ids FROM odd;
+-- One user less, and one more, touch the blocks that they are in.
+DELETE FROM ecstats.events WHERE user_id = (SELECT id FROM odd_ids ORDER BY id OFFSET 3000 LIMIT 1);
+INSERT INTO ecstats.events (event_time, user_id, event) VALUES ('2024-06-01 12:00', 'u-new', 'click');
+SELECT count(*) BETWEEN 1 AND 6 AS few_blocks FROM (
+	SELECT packed FROM ecstats.rollup_scan_events('2024-06-01', '2024-06-02', '{}', '{}', true) WHERE kind = 'u' EXCEPT SELECT packed FROM odd) d;
+SELECT ecstats.rollup_gone((SELECT array_agg(packed ORDER BY name COLLATE "C") FROM odd), array_agg(packed ORDER BY name COLLATE "C"))
+		= array(SELECT id::text FROM odd_ids ORDER BY id OFFSET 3000 LIMIT 1) AS gone,
+	ecstats.rollup_gone(array_agg(packed ORDER BY name COLLATE "C"), (SELECT array_agg(packed ORDER BY name COLLATE "C") FROM odd)) AS come,
+	ecstats.rollup_among('{0,u-new,u1,zz}', array_agg(packed ORDER BY name COLLATE "C")) AS among, ecstats.rollup_among('{}', '{}') AS nobody
+  FROM ecstats.rollup_scan_events('2024-06-01', '2024-06-02', '{}', '{}', true) WHERE kind = 'u';
+DELETE FROM ecstats.events WHERE event_time >= '2024-06-01';
+-- What is no block. A good one: a 1 x 3; ab 5 x 130.
+SELECT * FROM ecstats.rollup_users_unpack('\x0163000161020103010162030582010a');
+SELECT * FROM ecstats.rollup_users_unpack('\x01630001610201030101620305820100');
+SELECT * FROM ecstats.rollup_users_unpack('\x016300016102010301016203058201');
+SELECT * FROM ecstats.rollup_ids_unpack('\x016e00016103010162ffffffffffffffff7f');
 CREATE FUNCTION pg_temp.refusal(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	d text;
@@ -193,21 +215,76 @@ EXCEPTION WHEN OTHERS THEN
 	RETURN concat_ws(' | ', sqlstate, sqlerrm, d);
 END
 $$;
-SELECT c.counts, pg_temp.refusal(format('SELECT count(*) FROM ecstats.rollup_counts_unpack(%L)', c.counts))
-FROM unnest('{"","\\x02","\\x0101","\\x010180","\\x01010305","\\x010003","\\x010100","\\x01050305aa01","\\x0105030403","\\x01810003","\\x01ffffffffff0103","\\x0101ffffffffffffffffff01","\\x01018080808080808080807f"}'::bytea[])
-	WITH ORDINALITY c (counts, i) ORDER BY c.i;
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_total('\x0101ffffffffffffffff7f0201')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x0101ffffffffffffffff7f0201', '{3,3}')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x01010203ff01', '{3,3}')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{0}')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{}')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{1,NULL}')$$);
-SELECT pg_temp.refusal($$SELECT ecstats.rollup_counts_translate('\x010102', '{{1},{2}}')$$);
+SELECT c.packed, pg_temp.refusal(format('SELECT count(*) FROM ecstats.rollup_users_unpack(%L)', c.packed))
+FROM unnest('{"","\\x01","\\x0263","\\x0164","\\x016e","\\x0163","\\x016300","\\x01630001","\\x0163000161","\\x016301016100","\\x0163000161020003","\\x01630001610200","\\x01630001610401030001","\\x016300016102010000016102","\\x0163000161020103000161020103","\\x01630001620201030001610201","\\x0163000162020103010002","\\x016300016103010380","\\x0163000161030181008001","\\x016300016102010380ffff0361","\\x01630001610681ffffff0f01","\\x0163000161090180808080808080807f"}'::bytea[])
+	WITH ORDINALITY c (packed, i) ORDER BY c.i;
+SELECT pg_temp.refusal($$SELECT * FROM ecstats.rollup_ids_unpack('\x016300016102010301016203058201')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_gone('{NULL}', '{}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_among('{a,NULL}', '{}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_gone(ARRAY['\x01630001620201030101620201030a', '\x016300016102010301016203058201']::bytea[], '{}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_gone(ARRAY['\x01630001620201030102636302010a', '\x016300016102010301016203058201']::bytea[], '{}')$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_gone('{"\\x0163"}', '{}')$$);
 -- Random bytes are refused or read, and never more than that.
 SELECT count(*) AS tried FROM (
-	SELECT pg_temp.refusal(format('SELECT ecstats.rollup_counts_total(%L), ecstats.rollup_counts_translate(%1$L, %L)',
-		'\x01'::bytea || substring(sha256(i::text::bytea) FROM 1 FOR i % 12), '{1,2,3}'))
+	SELECT pg_temp.refusal(format('SELECT (SELECT count(*) FROM ecstats.rollup_users_unpack(%L)), (SELECT count(*) FROM ecstats.rollup_ids_unpack(%L)), ecstats.rollup_among(''{a,b}'', ARRAY[%1$L]::bytea[])',
+		'\x0163'::bytea || substring(sha256(i::text::bytea) FROM 1 FOR i % 32), '\x016e'::bytea || substring(sha256(i::text::bytea) FROM 1 FOR i % 32)))
 	FROM generate_series(1, 2000) i) r;
+
+-- ---------------------------------------------------------------- seen first
+-- Merged into what is stored: a stays, b comes earlier, c is new, d was only seen on the day and is not any more, e moves to its next day.
+CREATE FUNCTION pg_temp.day_block(user_ids text[]) RETURNS bytea[] LANGUAGE plpgsql AS $$
+DECLARE
+	blocks bytea[];
+BEGIN
+	INSERT INTO ecstats.events (event_time, user_id, event) SELECT '2024-06-01 12:00', u, 'click' FROM unnest(user_ids) u;
+	blocks := array(SELECT packed FROM ecstats.rollup_scan_events('2024-06-01', '2024-06-02', '{}', '{}', true) WHERE kind = 'u' ORDER BY name COLLATE "C");
+	DELETE FROM ecstats.events WHERE event_time >= '2024-06-01';
+	RETURN blocks;
+END
+$$;
+CREATE FUNCTION pg_temp.merge(day date, user_ids text[], gone text[], next date[], OUT what text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE m AS SELECT * FROM ecstats.rollup_first_merge(day, pg_temp.day_block(user_ids), gone, next, true);
+	DELETE FROM ecstats.first_seen_block f USING m WHERE m.kind = 'x' AND m.first_user = f.first_user;
+	INSERT INTO ecstats.first_seen_block SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b';
+	RETURN QUERY SELECT format('%s: %s', m.of_day, m.users) FROM m WHERE m.kind = 'd' ORDER BY m.of_day;
+	RETURN QUERY SELECT format('counted alone, %s: %s', c.of_day, c.users)
+	  FROM ecstats.rollup_first_merge(day, pg_temp.day_block(user_ids), '{}', '{}', false) c;
+	DROP TABLE m;
+END
+$$;
+SET datestyle = 'ISO';
+SELECT pg_temp.merge('2024-06-05', '{b,e}', '{}', '{}');
+SELECT pg_temp.merge('2024-06-01', '{a,d,e}', '{}', '{}');
+SELECT user_id, day FROM ecstats.first_seen ORDER BY 1;
+SELECT pg_temp.merge('2024-06-01', '{a,b,c}', '{d,e}', '{NULL,2024-06-05}');
+SELECT user_id, day FROM ecstats.first_seen ORDER BY 1;
+SELECT pg_temp.merge('2024-06-01', '{a,b,c}', '{}', '{}');
+SELECT pg_temp.merge('2024-06-01', '{}', '{a,b,c}', '{NULL,NULL,NULL}');
+SELECT pg_temp.merge('2024-06-05', '{}', '{a,e}', '{NULL,NULL}');
+SELECT count(*) FROM ecstats.first_seen_block;
+-- Many: against plain SQL, in three random orders of days.
+SELECT setseed(0.5);
+CREATE TEMP TABLE seen AS SELECT date '2024-06-01' + (i % 9) AS day, 'u' || floor(random() * 4000)::int AS user_id FROM generate_series(1, 9000) i;
+DO $$
+BEGIN
+	FOR attempt IN 1 .. 3 LOOP
+		TRUNCATE ecstats.first_seen_block;
+		PERFORM pg_temp.merge(d, array(SELECT DISTINCT s.user_id FROM seen s WHERE s.day = d), '{}', '{}')
+		   FROM (SELECT DISTINCT day AS d FROM seen ORDER BY 1) x ORDER BY md5(attempt || x.d::text);
+		IF EXISTS ((SELECT user_id, min(day) FROM seen GROUP BY 1) EXCEPT (SELECT user_id, day FROM ecstats.first_seen)) OR
+		   (SELECT count(*) FROM ecstats.first_seen) <> (SELECT count(DISTINCT user_id) FROM seen) OR
+		   (SELECT sum(users) FROM ecstats.first_seen_block) <> (SELECT count(DISTINCT user_id) FROM seen) THEN
+			RAISE 'first_seen is wrong in attempt %', attempt;
+		END IF;
+	END LOOP;
+END
+$$;
+TRUNCATE ecstats.first_seen_block;
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_first_merge('1999-12-29', '{}', '{}', '{}', true)$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_first_merge('infinity', '{}', '{}', '{}', true)$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_first_merge('2024-06-01', '{}', '{a}', '{}', true)$$);
+SELECT pg_temp.refusal($$SELECT ecstats.rollup_first_merge('2024-06-01', '{"\\x016e"}', '{}', '{}', true)$$);
 
 -- ---------------------------------------------------------------- order lines
 CREATE FUNCTION pg_temp.expected_orders(from_time timestamptz, to_time timestamptz, abnormal text[])
@@ -260,6 +337,15 @@ SELECT * FROM pg_temp.order_differences('2024-05-02', '2024-05-03');
 SELECT * FROM pg_temp.order_differences('2024-05-02 01:00', '2024-05-03', '{}');
 SELECT * FROM pg_temp.order_differences('-infinity', 'infinity');
 SELECT * FROM pg_temp.order_differences('2023-05-02', '2023-05-03');
+-- The blocks of orders and buyers have everybody's roles.
+SELECT b.kind, b.side, count(*) FROM (
+	WITH l AS (SELECT *, order_time >= '2024-05-02' AND order_time < '2024-05-03' AS here, coalesce(paid_time >= '2024-05-02' AND paid_time < '2024-05-03' AND quantity > 0, false) AS paid FROM ecstats.order_lines),
+	g AS MATERIALIZED (SELECT o.kind::text, u.id, u.number FROM ecstats.rollup_scan_orders('2024-05-02', '2024-05-03', '{complaint,failed}', true) o CROSS JOIN LATERAL ecstats.rollup_ids_unpack(o.packed) u WHERE o.kind IN ('o', 'b')),
+	w AS MATERIALIZED (SELECT 'o', order_id, (max((here AND quantity > 0)::int) + 2 * max((here AND quantity < 0)::int) + 4 * max((here AND quantity > 0 AND status IN ('complaint', 'failed'))::int) + 8 * max(paid::int))::bigint
+			FROM l WHERE here OR paid GROUP BY order_id
+		UNION ALL SELECT 'b', user_id, (max((here AND quantity > 0)::int) + 8 * max(paid::int))::bigint FROM l WHERE user_id IS NOT NULL AND (here AND quantity > 0 OR paid) GROUP BY user_id)
+	(SELECT 'only C' AS side, g.* FROM g EXCEPT ALL SELECT 'only C', w.* FROM w) UNION ALL (SELECT 'only SQL', w.* FROM w EXCEPT ALL SELECT 'only SQL', g.* FROM g)) b(side, kind, id, roles) GROUP BY 1, 2;
+SELECT kind, count(*) > 3 AS blocks, sum(quantity) > 500 AS ids FROM ecstats.rollup_scan_orders('2024-05-02', '2024-05-03', '{}', true) WHERE kind IN ('o', 'b') GROUP BY 1 ORDER BY 1;
 SELECT * FROM ecstats.rollup_scan_orders('2023-01-01', '2023-01-02', '{failed}');
 SELECT * FROM ecstats.rollup_scan_orders('2023-01-01', '2023-01-02', '{NULL}');
 
@@ -287,8 +373,8 @@ DECLARE
 BEGIN
 	FOR i IN 1 .. 220 LOOP
 		PERFORM count(*) FROM ecstats.rollup_scan_events('2024-05-02', '2024-05-02 01:00', '{click}', '{page_view,click}', true) r,
-			LATERAL ecstats.rollup_counts_unpack(r.counts) WHERE r.kind = 'u';
-		PERFORM count(*) FROM ecstats.rollup_scan_orders('2024-05-01', '2024-05-02', '{failed}');
+			LATERAL ecstats.rollup_users_unpack(r.packed) WHERE r.kind = 'u';
+		PERFORM count(*) FROM ecstats.rollup_scan_orders('2024-05-01', '2024-05-02', '{failed}', true);
 		IF i = 20 THEN
 			SELECT sum(used_bytes) INTO before FROM pg_backend_memory_contexts;
 		END IF;
