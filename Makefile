@@ -39,6 +39,7 @@ OBJS = \
 	src/rollup_event.o \
 	src/rollup_event_put.o \
 	src/rollup_order.o \
+	src/rollup_order_put.o \
 	src/cron_expr.o \
 	src/cron_search.o \
 	src/cron.o \
@@ -138,7 +139,7 @@ include $(PGXS)
 endif
 
 # PGXS does not know which headers an object was made from: a changed one rebuilds everything.
-HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h rollup_block.h cron_expr.h \
+HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h rollup_block.h rollup_order.h cron_expr.h \
 	job.h source.h template.h template_document.h template_error.h template_filter.h)
 $(OBJS): $(HEADERS)
 

@@ -11,7 +11,7 @@
  *		rollup_user.c    per-user counters of events
  *		rollup_event.c   the scan of events
  *		rollup_event_put.c  what the scan of events returns
- *		rollup_order.c   the scan of order lines
+ *		rollup_order.c   the scan of order lines (rollup_order.h)
  */
 #ifndef ECSTATS_ROLLUP_H
 #define ECSTATS_ROLLUP_H

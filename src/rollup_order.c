@@ -19,24 +19,9 @@
 #include "compat.h"
 #include "ecstats.h"
 #include "rollup.h"
-#include "rollup_block.h"
+#include "rollup_order.h"
 
 #define FETCH_ROWS 1000
-
-/* The columns of both queries, in this order. */
-enum
-{
-	COLUMN_ORDER,
-	COLUMN_USER,
-	COLUMN_AMOUNT,
-	COLUMN_QUANTITY,
-	COLUMN_STATUS,
-	COLUMN_PRODUCT,
-	COLUMN_REGION,
-	COLUMN_CHANNEL,
-	ORDERED_COLUMNS,
-	PAID_COLUMNS = COLUMN_QUANTITY
-};
 
 static const char ordered_sql[] =
 	"SELECT order_id, user_id, amount, quantity, status, product_id, region, channel"
@@ -48,72 +33,6 @@ static const char paid_sql[] =
 	" FROM ecstats.order_lines"
 	" WHERE paid_time OPERATOR(pg_catalog.>=) $1 AND paid_time OPERATOR(pg_catalog.<) $2"
 	" AND quantity OPERATOR(pg_catalog.>) 0";
-
-/* In which roles an order or a user was seen: bits of a uint32, the payload of their tables. */
-typedef enum SeenAs
-{
-	SEEN_SALE,
-	SEEN_RETURN,
-	SEEN_ABNORMAL,
-	SEEN_PAID,
-	SEEN_KINDS
-} SeenAs;
-
-/* Strings with their roles, and how many there are in each. */
-typedef struct SeenTable
-{
-	RollupTable table;
-	int64 distinct[SEEN_KINDS];
-} SeenTable;
-
-/* Sales of one product, region and channel. */
-typedef struct SalesGroup
-{
-	uint32 ref; /* record in OrderScan.keys */
-	int64 quantity;
-	int64 orders;
-	int64 buyers;
-	RollupMoney amount;
-	RollupMoney refund;
-} SalesGroup;
-
-/* A string of a line, and the number that stands for it. */
-typedef struct LineKey
-{
-	const char *bytes;
-	uint32 length;
-	uint32 hash;
-	uint32 number; /* 0: NULL; of a group, its index */
-} LineKey;
-
-typedef struct Line
-{
-	Datum values[ORDERED_COLUMNS];
-	bool nulls[ORDERED_COLUMNS];
-	LineKey order;
-	LineKey user;
-	LineKey group;
-} Line;
-
-typedef struct OrderScan
-{
-	RollupSpace space;
-	Datum *abnormal;
-	int nabnormal;
-	SeenTable orders;
-	SeenTable users;
-	RollupTable keys; /* see hash_group; payload: uint32, index in groups */
-	SalesGroup *groups;
-	uint32 ngroups;
-	uint32 max_groups;
-	RollupPairs group_orders;
-	RollupPairs group_users;
-	RollupMoney paid;
-	MemoryContext chunk; /* strings of the lines at hand */
-	Line *lines;
-	uint32 nlines;
-	bool grouped; /* the lines at hand have groups: they were found by order_time */
-} OrderScan;
 
 PG_FUNCTION_INFO_V1(ecstats_rollup_scan_orders);
 
@@ -131,37 +50,6 @@ static void take_ordered(OrderScan *scan, const Line *line);
 static void take_paid(OrderScan *scan, const Line *line);
 static void see(SeenTable *table, uint32 number, SeenAs role);
 static bool is_abnormal(const OrderScan *scan, Datum status);
-static void add_quantity(int64 *sum, int64 quantity);
-static void put_totals(OrderScan *scan, EcstatsRows *result);
-static void put_groups(OrderScan *scan, EcstatsRows *result);
-static void put_ids(EcstatsRows *result, char kind, const SeenTable *seen);
-static void put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer);
-
-/* The columns of the result. */
-enum
-{
-	RESULT_KIND,
-	RESULT_PRODUCT,
-	RESULT_REGION,
-	RESULT_CHANNEL,
-	RESULT_QUANTITY,
-	RESULT_AMOUNT,
-	RESULT_ORDERS,
-	RESULT_BUYERS,
-	RESULT_REFUND,
-	RESULT_PACKED,
-	RESULT_COLUMNS
-};
-
-/* A row of the result, all NULL but the kind. */
-typedef struct ResultRow
-{
-	Datum values[RESULT_COLUMNS];
-	bool nulls[RESULT_COLUMNS];
-} ResultRow;
-
-static void row_init(ResultRow *row, char kind);
-static void row_set(ResultRow *row, int column, Datum value);
 
 /*
  * ecstats_rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[], with_ids
@@ -180,13 +68,7 @@ ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 	read_lines(&scan, ordered_sql, range);
 	scan.grouped = false;
 	read_lines(&scan, paid_sql, range);
-	put_totals(&scan, &result);
-	put_groups(&scan, &result);
-	if (PG_GETARG_BOOL(3))
-	{
-		put_ids(&result, 'o', &scan.orders);
-		put_ids(&result, 'b', &scan.users);
-	}
+	ecstats_rollup_order_put(&scan, &result, PG_GETARG_BOOL(3));
 	MemoryContextDelete(scan.space.context);
 	return (Datum) 0;
 }
@@ -416,7 +298,6 @@ number_group(OrderScan *scan, LineKey *key)
 		}
 		key->number = scan->ngroups++;
 		memcpy(record->payload, &key->number, sizeof(key->number));
-		scan->groups[key->number].ref = ref;
 	}
 	memcpy(&key->number, record->payload, sizeof(key->number));
 }
@@ -437,7 +318,7 @@ take_ordered(OrderScan *scan, const Line *line)
 	}
 	if (quantity <= 0)
 		return;
-	add_quantity(&group->quantity, quantity);
+	ecstats_rollup_order_add(&group->quantity, quantity);
 	ecstats_rollup_money_add(&group->amount, line->values[COLUMN_AMOUNT]);
 	see(&scan->orders, line->order.number, SEEN_SALE);
 	if (ecstats_rollup_pairs_add(&scan->group_orders, line->group.number, line->order.number))
@@ -489,170 +370,4 @@ is_abnormal(const OrderScan *scan, Datum status)
 
 	return ecstats_rollup_listed(scan->abnormal, scan->nabnormal, VARDATA_ANY(name),
 								 VARSIZE_ANY_EXHDR(name));
-}
-
-/*
- * add_quantity adds with a check.
- */
-static void
-add_quantity(int64 *sum, int64 quantity)
-{
-	if (pg_add_s64_overflow(*sum, quantity, sum))
-		ereport(ERROR, (errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-						errmsg("sum of quantities is out of range")));
-}
-
-/*
- * put_totals returns rows 't', 'r', 'a' and 'p'. The totals of sums are those of the groups.
- */
-static void
-put_totals(OrderScan *scan, EcstatsRows *result)
-{
-	static const struct
-	{
-		char kind;
-		SeenAs role;
-	} kinds[] = {{'t', SEEN_SALE}, {'r', SEEN_RETURN}, {'a', SEEN_ABNORMAL}, {'p', SEEN_PAID}};
-	RollupMoney amount = {0};
-	RollupMoney refund = {0};
-	int64 quantity = 0;
-	ResultRow row;
-	uint32 i;
-
-	for (i = 0; i < scan->ngroups; i++)
-	{
-		add_quantity(&quantity, scan->groups[i].quantity);
-		ecstats_rollup_money_merge(&amount, &scan->groups[i].amount);
-		ecstats_rollup_money_merge(&refund, &scan->groups[i].refund);
-	}
-	for (i = 0; i < lengthof(kinds); i++)
-	{
-		SeenAs role = kinds[i].role;
-
-		row_init(&row, kinds[i].kind);
-		row_set(&row, RESULT_ORDERS, Int64GetDatum(scan->orders.distinct[role]));
-		if (role == SEEN_SALE || role == SEEN_PAID)
-		{
-			row_set(&row, RESULT_AMOUNT,
-					ecstats_rollup_money_get(role == SEEN_SALE ? &amount : &scan->paid, false));
-			row_set(&row, RESULT_BUYERS, Int64GetDatum(scan->users.distinct[role]));
-		}
-		if (role == SEEN_SALE)
-		{
-			row_set(&row, RESULT_QUANTITY, Int64GetDatum(quantity));
-			row_set(&row, RESULT_REFUND, ecstats_rollup_money_get(&refund, true));
-		}
-		ecstats_rows_add(result, row.values, row.nulls);
-	}
-}
-
-/*
- * put_groups returns a row 's' for each group. What a row needs is freed after it.
- */
-static void
-put_groups(OrderScan *scan, EcstatsRows *result)
-{
-	MemoryContext row_context =
-		AllocSetContextCreate(scan->space.context, "ecstats rollup row", ALLOCSET_SMALL_SIZES);
-	MemoryContext old = MemoryContextSwitchTo(row_context);
-	ResultRow row;
-	uint32 i;
-	int column;
-
-	for (i = 0; i < scan->ngroups; i++)
-	{
-		const SalesGroup *group = &scan->groups[i];
-		const RollupRecord *record = rollup_record(&scan->keys, group->ref);
-		const char *at = rollup_record_bytes(&scan->keys, record);
-		const char *end = at + record->length;
-
-		CHECK_FOR_INTERRUPTS();
-		row_init(&row, 's');
-		for (column = RESULT_PRODUCT; column <= RESULT_CHANNEL; column++)
-		{
-			const char *zero = memchr(at, '\0', end - at);
-			int length = (int) ((zero != NULL ? zero : end) - at);
-
-			row_set(&row, column, PointerGetDatum(cstring_to_text_with_len(at, length)));
-			at += length + 1;
-		}
-		row_set(&row, RESULT_QUANTITY, Int64GetDatum(group->quantity));
-		row_set(&row, RESULT_AMOUNT, ecstats_rollup_money_get(&group->amount, false));
-		row_set(&row, RESULT_ORDERS, Int64GetDatum(group->orders));
-		row_set(&row, RESULT_BUYERS, Int64GetDatum(group->buyers));
-		row_set(&row, RESULT_REFUND, ecstats_rollup_money_get(&group->refund, true));
-		ecstats_rows_add(result, row.values, row.nulls);
-		MemoryContextReset(row_context);
-	}
-	MemoryContextSwitchTo(old);
-}
-
-/*
- * put_ids returns a row for each block of ids with their roles. A user of return lines alone, who has
- * none, is no buyer.
- */
-static void
-put_ids(EcstatsRows *result, char kind, const SeenTable *seen)
-{
-	const RollupTable *table = &seen->table;
-	RollupSorted *sorted = ecstats_rollup_sort(table);
-	RollupBlockWriter writer;
-	uint32 roles;
-	uint32 i;
-
-	ecstats_rollup_writer_init(&writer, ROLLUP_NUMBER);
-	for (i = 0; i < table->members; i++)
-	{
-		const RollupRecord *record = sorted[i].record;
-		const char *id = rollup_record_bytes(table, record);
-
-		memcpy(&roles, record->payload, sizeof(roles));
-		if (roles == 0)
-			continue;
-		if (ecstats_rollup_writer_ends(&writer, id, record->length))
-			put_block(result, kind, &writer);
-		ecstats_rollup_writer_number(&writer, id, record->length, roles);
-	}
-	if (writer.ids > 0)
-		put_block(result, kind, &writer);
-}
-
-/*
- * put_block returns the block of a writer, and begins another one.
- */
-static void
-put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer)
-{
-	text *first = cstring_to_text_with_len(writer->first.data, writer->first.len);
-	ResultRow row;
-
-	CHECK_FOR_INTERRUPTS();
-	row_init(&row, kind);
-	row_set(&row, RESULT_PRODUCT, PointerGetDatum(first));
-	row_set(&row, RESULT_QUANTITY, Int64GetDatum(writer->ids));
-	row_set(&row, RESULT_PACKED, PointerGetDatum(ecstats_rollup_writer_block(writer)));
-	ecstats_rows_add(result, row.values, row.nulls);
-	pfree(first);
-	ecstats_rollup_writer_reset(writer);
-}
-
-/*
- * row_init makes a row of NULLs.
- */
-static void
-row_init(ResultRow *row, char kind)
-{
-	memset(row->nulls, true, sizeof(row->nulls));
-	memset(row->values, 0, sizeof(row->values));
-	row_set(row, RESULT_KIND, CharGetDatum(kind));
-}
-
-/*
- * row_set gives a column a value.
- */
-static void
-row_set(ResultRow *row, int column, Datum value)
-{
-	row->values[column] = value;
-	row->nulls[column] = false;
 }

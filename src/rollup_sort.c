@@ -72,7 +72,10 @@ sort_from(const Sorting *sorting, RollupSorted *items, uint32 nitems, uint32 dep
 		items[i].key = key_at(sorting->table, items[i].record, depth);
 	sort_by_key(sorting, items, nitems);
 
-	/* Strings have no zero byte: those of one key go on, all of them, after its eight bytes. */
+	/*
+	 * Strings have no zero byte, or keys of parts always as many: those of one key go on, all of
+	 * them, after its eight bytes.
+	 */
 	for (from = 0; from < nitems; from = to)
 	{
 		for (to = from + 1; to < nitems && items[to].key == items[from].key; to++)
