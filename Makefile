@@ -40,6 +40,7 @@ OBJS = \
 	src/rollup_event_put.o \
 	src/rollup_order.o \
 	src/rollup_order_put.o \
+	src/rollup_period.o \
 	src/cron_expr.o \
 	src/cron_search.o \
 	src/cron.o \

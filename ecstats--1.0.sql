@@ -372,6 +372,22 @@ CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timest
 COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[], boolean) IS
 	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles). Errors: 22003, 22004, 53200 above config.rollup_memory.';
 
+-- Purpose:   the distinct users, orders and buyers of a week or a month.
+-- Arguments: from_day (inclusive), to_day (exclusive).
+-- Result:    one row, over the days of the range that are stored in daily_kpi: uv distinct visitors; distinct order_id
+--            of sale lines (orders), return lines, sale lines with an abnormal status, and sale lines paid on one of the
+--            days; distinct known user_id of the first (buyers) and the last (payers). An id that is on several days
+--            counts once.
+-- Errors:    22023 more than 400 stored days; 42501; 53200 more than config.rollup_memory, which takes days and not ids; XX001 a
+--            corrupt block.
+-- Touches:   reads ecstats.daily_kpi, user_day and order_day, never raw rows.
+CREATE FUNCTION ecstats.rollup_period(from_day date, to_day date)
+	RETURNS TABLE (uv bigint, orders bigint, return_orders bigint, abnormal_orders bigint, paid_orders bigint, buyers bigint, payers bigint)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_period';
+COMMENT ON FUNCTION ecstats.rollup_period(date, date) IS
+	'Distinct visitors, orders and buyers by role over the stored days of [from_day, to_day), from the ids that closes left behind. Errors: 22023 above 400 stored days, 53200 above config.rollup_memory, XX001 if a block is corrupt.';
+
 -- Purpose:   the users of a block, with their counts.
 -- Arguments: packed: a block of ecstats.user_day.
 -- Result:    a row for each user and event, by ascending user_id and event number (ecstats.event_names).

@@ -12,6 +12,7 @@
  *		rollup_event.c   the scan of events
  *		rollup_event_put.c  what the scan of events returns
  *		rollup_order.c   the scan of order lines (rollup_order.h)
+ *		rollup_period.c  distinct ids over several days
  */
 #ifndef ECSTATS_ROLLUP_H
 #define ECSTATS_ROLLUP_H
