@@ -77,6 +77,7 @@ SQL_PIECES = \
 	sql/31_order_tables.sql \
 	sql/31_source_tables.sql \
 	sql/32_rollup_tables.sql \
+	sql/32_rollup_period_tables.sql \
 	sql/33_job_tables.sql \
 	sql/34_report_tables.sql \
 	sql/35_delivery_tables.sql \
@@ -93,6 +94,7 @@ SQL_PIECES = \
 	sql/43_rollup_users.sql \
 	sql/43_rollup_close.sql \
 	sql/43_rollup_partition.sql \
+	sql/43_rollup_period.sql \
 	sql/44_job.sql \
 	sql/44_job_run.sql \
 	sql/44_job_claim.sql \

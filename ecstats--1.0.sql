@@ -1025,6 +1025,66 @@ COMMENT ON COLUMN ecstats.day_state.frozen IS 'Its order lines are gone: never c
 COMMENT ON COLUMN ecstats.day_state.events_dropped IS 'Its events were dropped by config.event_retention, or its partition by somebody: what is counted from them stays as it is, orders are still computed';
 COMMENT ON COLUMN ecstats.day_state.orders_dropped IS 'Its order lines were dropped by config.order_retention; what came since then stays';
 
+-- sql/32_rollup_period_tables.sql
+-- The same figures over a week and over a month. The columns are those of daily_kpi, whatever they are.
+
+CREATE TABLE ecstats.weekly_kpi (
+	LIKE ecstats.daily_kpi INCLUDING DEFAULTS,
+	PRIMARY KEY (day),
+	CONSTRAINT weekly_kpi_monday CHECK (extract(isodow FROM day) = 1)
+);
+COMMENT ON TABLE ecstats.weekly_kpi IS 'Figures of a week, one row for each that has a stored day, the running one to date; written by ecstats_daily';
+COMMENT ON COLUMN ecstats.weekly_kpi.day IS 'Monday of the week';
+COMMENT ON COLUMN ecstats.weekly_kpi.gmv IS 'Sum over the stored days of daily_kpi';
+COMMENT ON COLUMN ecstats.weekly_kpi.order_count IS 'Distinct order_id of the week''s sale lines: an order with lines on two days counts once';
+COMMENT ON COLUMN ecstats.weekly_kpi.quantity IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.weekly_kpi.buyer_count IS 'Distinct known user_id of the week''s sale lines';
+COMMENT ON COLUMN ecstats.weekly_kpi.paid_amount IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.weekly_kpi.paid_order_count IS 'Distinct order_id of sale lines whose paid_time falls on the week';
+COMMENT ON COLUMN ecstats.weekly_kpi.payer_count IS 'Distinct known user_id of these';
+COMMENT ON COLUMN ecstats.weekly_kpi.refund_amount IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.weekly_kpi.refund_order_count IS 'Distinct order_id of the week''s return lines';
+COMMENT ON COLUMN ecstats.weekly_kpi.net_amount IS 'paid_amount - refund_amount';
+COMMENT ON COLUMN ecstats.weekly_kpi.aov IS 'gmv / order_count; NULL without orders';
+COMMENT ON COLUMN ecstats.weekly_kpi.amount_per_buyer IS 'gmv / buyer_count; NULL without buyers';
+COMMENT ON COLUMN ecstats.weekly_kpi.abnormal_order_count IS 'Distinct order_id of the week''s abnormal sale lines';
+COMMENT ON COLUMN ecstats.weekly_kpi.event_count IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.weekly_kpi.pv IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.weekly_kpi.uv IS 'Distinct user_id of all events of the week';
+COMMENT ON COLUMN ecstats.weekly_kpi.conversion_rate IS 'buyer_count / uv; NULL without visitors';
+COMMENT ON COLUMN ecstats.weekly_kpi.new_user_count IS 'Users whose first event ever is in the week';
+COMMENT ON COLUMN ecstats.weekly_kpi.complete IS 'The week is closed and each of its stored days is complete';
+COMMENT ON COLUMN ecstats.weekly_kpi.closed_at IS 'When it was closed first; NULL while it runs';
+COMMENT ON COLUMN ecstats.weekly_kpi.revision IS '0 while the week runs or an ended day of it waits to be closed, 1 when it is closed, one more each time its figures changed';
+
+CREATE TABLE ecstats.monthly_kpi (
+	LIKE ecstats.daily_kpi INCLUDING DEFAULTS,
+	PRIMARY KEY (day),
+	CONSTRAINT monthly_kpi_first CHECK (extract(day FROM day) = 1)
+);
+COMMENT ON TABLE ecstats.monthly_kpi IS 'Figures of a calendar month of business days, one row for each that has a stored day, the running one to date; written by ecstats_daily';
+COMMENT ON COLUMN ecstats.monthly_kpi.day IS 'First day of the month';
+COMMENT ON COLUMN ecstats.monthly_kpi.gmv IS 'Sum over the stored days of daily_kpi';
+COMMENT ON COLUMN ecstats.monthly_kpi.order_count IS 'Distinct order_id of the month''s sale lines: an order with lines on two days counts once';
+COMMENT ON COLUMN ecstats.monthly_kpi.quantity IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.monthly_kpi.buyer_count IS 'Distinct known user_id of the month''s sale lines';
+COMMENT ON COLUMN ecstats.monthly_kpi.paid_amount IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.monthly_kpi.paid_order_count IS 'Distinct order_id of sale lines whose paid_time falls on the month';
+COMMENT ON COLUMN ecstats.monthly_kpi.payer_count IS 'Distinct known user_id of these';
+COMMENT ON COLUMN ecstats.monthly_kpi.refund_amount IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.monthly_kpi.refund_order_count IS 'Distinct order_id of the month''s return lines';
+COMMENT ON COLUMN ecstats.monthly_kpi.net_amount IS 'paid_amount - refund_amount';
+COMMENT ON COLUMN ecstats.monthly_kpi.aov IS 'gmv / order_count; NULL without orders';
+COMMENT ON COLUMN ecstats.monthly_kpi.amount_per_buyer IS 'gmv / buyer_count; NULL without buyers';
+COMMENT ON COLUMN ecstats.monthly_kpi.abnormal_order_count IS 'Distinct order_id of the month''s abnormal sale lines';
+COMMENT ON COLUMN ecstats.monthly_kpi.event_count IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.monthly_kpi.pv IS 'Sum over the stored days';
+COMMENT ON COLUMN ecstats.monthly_kpi.uv IS 'Distinct user_id of all events of the month';
+COMMENT ON COLUMN ecstats.monthly_kpi.conversion_rate IS 'buyer_count / uv; NULL without visitors';
+COMMENT ON COLUMN ecstats.monthly_kpi.new_user_count IS 'Users whose first event ever is in the month';
+COMMENT ON COLUMN ecstats.monthly_kpi.complete IS 'The month is closed and each of its stored days is complete';
+COMMENT ON COLUMN ecstats.monthly_kpi.closed_at IS 'When it was closed first; NULL while it runs';
+COMMENT ON COLUMN ecstats.monthly_kpi.revision IS '0 while the month runs or an ended day of it waits to be closed, 1 when it is closed, one more each time its figures changed';
 -- sql/33_job_tables.sql
 -- The ledger: what is to run and when, and every run there was.
 
@@ -3320,10 +3380,13 @@ BEGIN
 	-- The gate first, then a new snapshot: whoever it waited for has left its mark by then.
 	UPDATE ecstats.daily_kpi k SET complete = true
 	 WHERE k.day = ANY (passed) AND k.day NOT IN (SELECT ecstats.rollup_stale_days());
+	IF FOUND THEN				-- so may their weeks and months be
+		PERFORM ecstats.rollup_periods('{}', at);
+	END IF;
 	DELETE FROM ecstats.day_marks m WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = m.day);
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days complete that passed the gate and are not stale; drops marks of days that are not closed.';
+COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days, and their weeks and months, complete that passed the gate and are not stale; drops marks of days that are not closed.';
 
 -- sql/43_rollup_partition.sql
 -- Whether what a closed day was counted from is still there: partitions are anybody's to detach and to drop.
@@ -3383,6 +3446,148 @@ CREATE FUNCTION ecstats.rollup_late_events() RETURNS SETOF date
 	  JOIN gone g ON g.day = h AND NOT g.has_partition
 	 WHERE r.from_day IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.rollup_late_events() IS 'Days whose events were dropped, or detached, and that have some again.';
+-- sql/43_rollup_period.sql
+-- Weeks and months. What adds up is added up over the stored days; what is distinct is counted anew over the ids that
+-- each stored day left behind, never over raw rows: days whose raw rows are gone count as before. All under
+-- ecstats.rollup_lock.
+
+-- ecstats.rollup_period_start: the Monday of a day's week, the 1st of its month.
+CREATE FUNCTION ecstats.rollup_period_start(kind text, day date) RETURNS date
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
+	$$ SELECT CASE WHEN kind IN ('week', 'month') THEN date_trunc(kind, day::timestamp)::date END $$;
+COMMENT ON FUNCTION ecstats.rollup_period_start(text, date) IS 'First day of the week (kind week, a Monday) or month (kind month) that a business day is in.';
+
+-- ecstats.rollup_period_end: the day after the last one of the period that begins on a day.
+CREATE FUNCTION ecstats.rollup_period_end(kind text, start date) RETURNS date
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS
+	$$ SELECT CASE kind WHEN 'week' THEN start + 7 WHEN 'month' THEN (start::timestamp + interval '1 month')::date END $$;
+COMMENT ON FUNCTION ecstats.rollup_period_end(text, date) IS 'The day after a week or month that begins on a day.';
+
+-- ecstats.rollup_period_sums: every period with a stored day: what adds up over these days, and whether each of them is
+-- complete. One pass over daily_kpi, a few milliseconds for years of days.
+CREATE FUNCTION ecstats.rollup_period_sums()
+	RETURNS TABLE (kind text, day date, gmv numeric, quantity bigint, paid_amount numeric, refund_amount numeric,
+		event_count bigint, pv bigint, new_user_count bigint, complete boolean)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN grouping(p.month) = 1 THEN 'week' ELSE 'month' END, coalesce(p.week, p.month), sum(p.gmv), sum(p.quantity)::bigint,
+		   sum(p.paid_amount), sum(p.refund_amount), sum(p.event_count)::bigint, sum(p.pv)::bigint, sum(p.new_user_count)::bigint,
+		   bool_and(p.complete)
+	  FROM (SELECT date_trunc('week', k.day::timestamp)::date AS week, date_trunc('month', k.day::timestamp)::date AS month, k.*
+			  FROM ecstats.daily_kpi k) p
+	 GROUP BY GROUPING SETS ((p.week), (p.month)) $$;
+COMMENT ON FUNCTION ecstats.rollup_period_sums() IS
+	'Each week and month with a stored day: sums over its stored days, and whether all of them are complete.';
+
+-- ecstats.rollup_period_stored: both tables as one.
+CREATE FUNCTION ecstats.rollup_period_stored(OUT kind text, OUT kpi ecstats.daily_kpi) RETURNS SETOF record
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT 'week', ROW(w.*)::ecstats.daily_kpi FROM ecstats.weekly_kpi w
+	UNION ALL SELECT 'month', ROW(m.*)::ecstats.daily_kpi FROM ecstats.monthly_kpi m $$;
+COMMENT ON FUNCTION ecstats.rollup_period_stored() IS 'The rows of weekly_kpi and monthly_kpi, with their kind, as rows of daily_kpi.';
+
+-- ecstats.rollup_period_kpi: the figures of a period from its stored days, as a row that is not closed; NULL where no
+-- day of it is stored. known: a row of the period whose distinct counts still hold, NULL to count them.
+CREATE FUNCTION ecstats.rollup_period_kpi(kind text, start date, known ecstats.daily_kpi DEFAULT NULL) RETURNS ecstats.daily_kpi
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	k ecstats.daily_kpi := known;
+	stop date := ecstats.rollup_period_end(kind, start);
+BEGIN
+	SELECT sum(d.gmv), sum(d.quantity), sum(d.paid_amount), sum(d.refund_amount), sum(d.net_amount), sum(d.event_count), sum(d.pv),
+		   sum(d.new_user_count), bool_and(d.complete)
+	  INTO k.gmv, k.quantity, k.paid_amount, k.refund_amount, k.net_amount, k.event_count, k.pv, k.new_user_count, k.complete
+	  FROM ecstats.daily_kpi d WHERE d.day >= start AND d.day < stop;
+	IF k.gmv IS NULL THEN
+		RETURN NULL;
+	END IF;
+	IF known.day IS NULL THEN
+		SELECT p.uv, p.orders, p.return_orders, p.abnormal_orders, p.paid_orders, p.buyers, p.payers
+		  INTO k.uv, k.order_count, k.refund_order_count, k.abnormal_order_count, k.paid_order_count, k.buyer_count, k.payer_count
+		  FROM ecstats.rollup_period(start, stop) p;
+	END IF;
+	k.day := start;
+	k.aov := k.gmv / nullif(k.order_count, 0);
+	k.amount_per_buyer := k.gmv / nullif(k.buyer_count, 0);
+	k.conversion_rate := k.buyer_count::numeric / nullif(k.uv, 0);
+	k.closed_at := NULL;
+	k.revision := 0;
+	RETURN k;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_period_kpi(text, date, ecstats.daily_kpi) IS
+	'Figures of the week or month that begins on a day, from its stored days: a row with revision 0, complete where every stored day is; NULL where none is stored. Distinct counts are taken from known where it is given.';
+
+-- ecstats.rollup_period_put: the only writer of weekly_kpi and monthly_kpi. open: the period has not ended, or an ended
+-- day of it has data and is not closed. A first close is revision 1; a change of figures adds one; a row that says what
+-- it has to is not touched. recount: the ids of its days may have changed.
+CREATE FUNCTION ecstats.rollup_period_put(kind text, start date, at timestamptz, open boolean, recount boolean) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	relation regclass := CASE kind WHEN 'week' THEN 'ecstats.weekly_kpi' ELSE 'ecstats.monthly_kpi' END;
+	state_columns text[] := '{day,complete,closed_at,revision}';
+	stored ecstats.daily_kpi;
+	kpi ecstats.daily_kpi;
+BEGIN
+	EXECUTE format('SELECT * FROM %s k WHERE k.day = $1', relation) INTO stored USING start;
+	kpi := ecstats.rollup_period_kpi(kind, start, CASE WHEN NOT recount THEN stored END);
+	IF stored.revision > 0 THEN
+		kpi.closed_at := stored.closed_at;
+		kpi.revision := stored.revision + (to_jsonb(stored) - state_columns <> to_jsonb(kpi) - state_columns)::int;
+	ELSIF NOT open THEN
+		kpi.closed_at := at;
+		kpi.revision := 1;
+	END IF;
+	kpi.complete := kpi.complete AND kpi.revision > 0;
+	IF kpi IS NOT DISTINCT FROM stored THEN
+		RETURN;
+	END IF;
+	EXECUTE format('DELETE FROM %s k WHERE k.day = $1', relation) USING start;
+	IF kpi.day IS NOT NULL THEN			-- else no day of it is stored any more
+		EXECUTE format('INSERT INTO %s SELECT ($1).*', relation) USING kpi;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_period_put(text, date, timestamptz, boolean, boolean) IS
+	'Brings the row of a week or month to its stored days: revision 0 while it is open, 1 at its close, one more when the figures of a closed one changed; touches nothing that is right. recount false: distinct counts stay as stored.';
+
+-- ecstats.rollup_periods: brings weeks and months up to date. Distinct counts are made anew for those of the given days
+-- (what a close computed: a day's ids can change where its figures do not) and those that are not stored; any other
+-- that is not what its stored days say gets its sums, as where a first-seen user moved to another day, a day became
+-- complete or the period's end has passed.
+CREATE FUNCTION ecstats.rollup_periods(days date[], at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	p record;
+	open_days date[];
+BEGIN
+	FOR p IN
+		WITH wanted AS MATERIALIZED (
+			SELECT coalesce(s.kind, t.kind) AS kind, coalesce(s.day, (t.kpi).day) AS day, t.kpi IS NULL AS missing, (t.kpi).revision,
+				   (s.gmv, s.quantity, s.paid_amount, s.refund_amount, s.event_count, s.pv, s.new_user_count, s.complete AND (t.kpi).revision > 0)
+				   IS DISTINCT FROM ((t.kpi).gmv, (t.kpi).quantity, (t.kpi).paid_amount, (t.kpi).refund_amount, (t.kpi).event_count, (t.kpi).pv,
+									 (t.kpi).new_user_count, (t.kpi).complete) AS differs
+			  FROM ecstats.rollup_period_sums() s
+			  FULL JOIN ecstats.rollup_period_stored() t ON t.kind = s.kind AND (t.kpi).day = s.day
+		), changed AS MATERIALIZED (
+			SELECT DISTINCT k AS kind, ecstats.rollup_period_start(k, d) AS day FROM unnest(days) d, unnest('{week,month}'::text[]) k
+		)
+		SELECT w.kind, w.day, w.missing OR c.day IS NOT NULL AS recount, coalesce(w.revision, 0) AS revision, e.stop,
+			   ecstats.day_start(e.stop) <= at AS ended
+		  FROM wanted w LEFT JOIN changed c ON c.kind = w.kind AND c.day = w.day
+		 CROSS JOIN LATERAL (SELECT ecstats.rollup_period_end(w.kind, w.day) AS stop) e
+		 WHERE w.missing OR w.differs OR c.day IS NOT NULL OR w.revision = 0 AND ecstats.day_start(e.stop) <= at
+		 ORDER BY w.day, w.kind
+	LOOP
+		IF p.revision = 0 AND p.ended AND open_days IS NULL THEN
+			open_days := array(SELECT ecstats.rollup_open_days(ecstats.day_of(at)));
+		END IF;
+		PERFORM ecstats.rollup_period_put(p.kind, p.day, at,
+			NOT p.ended OR EXISTS (SELECT FROM unnest(open_days) o WHERE o >= p.day AND o < p.stop), p.recount);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_periods(date[], timestamptz) IS
+	'Brings weekly_kpi and monthly_kpi up to date: distinct counts of the periods of the given days, sums, state and missing rows of all.';
 -- sql/44_job.sql
 -- Jobs: who may write which, what is accepted, and the functions to do it with.
 --
@@ -5694,7 +5899,7 @@ COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 
 -- ecstats_daily: closes a business day.
 -- First closes, in order, every ended day before it that has data and is not closed, and computes every
--- closed day whose rows changed since. Its reports are queued at its first close.
+-- closed day whose rows changed since; then their weeks and months. Its reports are queued at its first close.
 -- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
 -- not ended. Touches the rollup tables, and the deliveries of its reports.
 CREATE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
@@ -5704,6 +5909,7 @@ DECLARE
 	due date[];
 	d date;
 	first boolean;
+	is_new boolean := false;
 	caught_up date[] := '{}';
 	result ecstats.daily_kpi;
 BEGIN
@@ -5719,15 +5925,20 @@ BEGIN
 	FOREACH d IN ARRAY due LOOP
 		first := ecstats.rollup_close(d, at);
 		IF first AND d = day THEN
-			PERFORM ecstats.pipeline_queue_reports(d);
+			is_new := true;
 		ELSIF first THEN
 			caught_up := caught_up || d;
 		END IF;
 	END LOOP;
+	PERFORM ecstats.rollup_periods(due, at);
+	PERFORM ecstats.rollup_settle(at);
+	-- What is told comes last: it may speak of the week and the month.
+	IF is_new THEN
+		PERFORM ecstats.pipeline_queue_reports(day);
+	END IF;
 	IF caught_up <> '{}' THEN
 		PERFORM ecstats.pipeline_caught_up(day, caught_up);
 	END IF;
-	PERFORM ecstats.rollup_settle(at);
 
 	SELECT * INTO STRICT result FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day;
 	RETURN result;
@@ -6122,8 +6333,8 @@ COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes which partitions stored da
 -- ecstats.maintain_droppable: the rule of retention. Whole days only, whose end is past config's retention; a day
 -- that is closed and complete and did not change since, and so are all days with data of its week (Monday to
 -- Sunday) and of its month, both of which have ended. Events only where the day has them in a partition of its
--- own, with its bounds: one that somebody attached otherwise holds other days too. Weekly and monthly figures need
--- the raw rows of all their days: once they are stored, this is where their being so must be asked for too.
+-- own, with its bounds: one that somebody attached otherwise holds other days too. Nor before the
+-- day's week and month are stored and closed: they are counted from what a close left behind, but a close it must be.
 CREATE FUNCTION ecstats.maintain_droppable(at timestamptz, only_day date DEFAULT NULL)
 	RETURNS TABLE (day date, events boolean, orders boolean)
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -6146,11 +6357,13 @@ CREATE FUNCTION ecstats.maintain_droppable(at timestamptz, only_day date DEFAULT
 	SELECT p.day, p.events, p.orders
 	  FROM (SELECT p.day, CASE WHEN p.events THEN ecstats.event_day_apart(p.day) ELSE false END AS events, p.orders FROM past p
 			 WHERE (p.events OR p.orders) AND p.to_day <= ecstats.day_of(at)
-			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)) p
+			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)
+			   AND EXISTS (SELECT FROM ecstats.weekly_kpi w WHERE w.day = ecstats.rollup_period_start('week', p.day) AND w.revision > 0)
+			   AND EXISTS (SELECT FROM ecstats.monthly_kpi m WHERE m.day = ecstats.rollup_period_start('month', p.day) AND m.revision > 0)) p
 	 WHERE p.events OR p.orders
 	 ORDER BY p.day $$;
 COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz, date) IS
-	'Days (or one day alone) whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
+	'Days (or one day alone) whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month, which are stored and closed too.';
 
 -- ecstats.maintain_drop: drops the raw rows of one such day. Without its events, what was counted from them stays as
 -- it is, and order figures still follow order lines; without its order lines the day is frozen. False where a lock
@@ -7522,7 +7735,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
-		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
+		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
 	read_functions(object) AS (VALUES
@@ -7669,6 +7882,8 @@ SELECT pg_extension_config_dump('ecstats.events_default', '');
 SELECT pg_extension_config_dump('ecstats.event_types', '');
 SELECT pg_extension_config_dump('ecstats.order_lines', '');
 SELECT pg_extension_config_dump('ecstats.daily_kpi', '');
+SELECT pg_extension_config_dump('ecstats.weekly_kpi', '');
+SELECT pg_extension_config_dump('ecstats.monthly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.daily_sales', '');
 SELECT pg_extension_config_dump('ecstats.daily_events', '');
 SELECT pg_extension_config_dump('ecstats.daily_funnel', '');

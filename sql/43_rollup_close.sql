@@ -228,8 +228,11 @@ BEGIN
 	-- The gate first, then a new snapshot: whoever it waited for has left its mark by then.
 	UPDATE ecstats.daily_kpi k SET complete = true
 	 WHERE k.day = ANY (passed) AND k.day NOT IN (SELECT ecstats.rollup_stale_days());
+	IF FOUND THEN				-- so may their weeks and months be
+		PERFORM ecstats.rollup_periods('{}', at);
+	END IF;
 	DELETE FROM ecstats.day_marks m WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = m.day);
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days complete that passed the gate and are not stale; drops marks of days that are not closed.';
+COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days, and their weeks and months, complete that passed the gate and are not stale; drops marks of days that are not closed.';
 

@@ -62,7 +62,7 @@ COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 
 -- ecstats_daily: closes a business day.
 -- First closes, in order, every ended day before it that has data and is not closed, and computes every
--- closed day whose rows changed since. Its reports are queued at its first close.
+-- closed day whose rows changed since; then their weeks and months. Its reports are queued at its first close.
 -- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
 -- not ended. Touches the rollup tables, and the deliveries of its reports.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
@@ -72,6 +72,7 @@ DECLARE
 	due date[];
 	d date;
 	first boolean;
+	is_new boolean := false;
 	caught_up date[] := '{}';
 	result ecstats.daily_kpi;
 BEGIN
@@ -87,15 +88,20 @@ BEGIN
 	FOREACH d IN ARRAY due LOOP
 		first := ecstats.rollup_close(d, at);
 		IF first AND d = day THEN
-			PERFORM ecstats.pipeline_queue_reports(d);
+			is_new := true;
 		ELSIF first THEN
 			caught_up := caught_up || d;
 		END IF;
 	END LOOP;
+	PERFORM ecstats.rollup_periods(due, at);
+	PERFORM ecstats.rollup_settle(at);
+	-- What is told comes last: it may speak of the week and the month.
+	IF is_new THEN
+		PERFORM ecstats.pipeline_queue_reports(day);
+	END IF;
 	IF caught_up <> '{}' THEN
 		PERFORM ecstats.pipeline_caught_up(day, caught_up);
 	END IF;
-	PERFORM ecstats.rollup_settle(at);
 
 	SELECT * INTO STRICT result FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day;
 	RETURN result;

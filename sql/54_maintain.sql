@@ -41,8 +41,8 @@ COMMENT ON FUNCTION ecstats.maintain_lost() IS 'Notes which partitions stored da
 -- ecstats.maintain_droppable: the rule of retention. Whole days only, whose end is past config's retention; a day
 -- that is closed and complete and did not change since, and so are all days with data of its week (Monday to
 -- Sunday) and of its month, both of which have ended. Events only where the day has them in a partition of its
--- own, with its bounds: one that somebody attached otherwise holds other days too. Weekly and monthly figures need
--- the raw rows of all their days: once they are stored, this is where their being so must be asked for too.
+-- own, with its bounds: one that somebody attached otherwise holds other days too. Nor before the
+-- day's week and month are stored and closed: they are counted from what a close left behind, but a close it must be.
 CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz, only_day date DEFAULT NULL)
 	RETURNS TABLE (day date, events boolean, orders boolean)
 	LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -65,11 +65,13 @@ CREATE OR REPLACE FUNCTION ecstats.maintain_droppable(at timestamptz, only_day d
 	SELECT p.day, p.events, p.orders
 	  FROM (SELECT p.day, CASE WHEN p.events THEN ecstats.event_day_apart(p.day) ELSE false END AS events, p.orders FROM past p
 			 WHERE (p.events OR p.orders) AND p.to_day <= ecstats.day_of(at)
-			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)) p
+			   AND NOT EXISTS (SELECT FROM unsettled u WHERE u.day >= p.from_day AND u.day < p.to_day)
+			   AND EXISTS (SELECT FROM ecstats.weekly_kpi w WHERE w.day = ecstats.rollup_period_start('week', p.day) AND w.revision > 0)
+			   AND EXISTS (SELECT FROM ecstats.monthly_kpi m WHERE m.day = ecstats.rollup_period_start('month', p.day) AND m.revision > 0)) p
 	 WHERE p.events OR p.orders
 	 ORDER BY p.day $$;
 COMMENT ON FUNCTION ecstats.maintain_droppable(timestamptz, date) IS
-	'Days (or one day alone) whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month.';
+	'Days (or one day alone) whose raw events or order lines retention may drop at an instant: past config''s retention, closed, complete and unchanged, as all of their ended week and month, which are stored and closed too.';
 
 -- ecstats.maintain_drop: drops the raw rows of one such day. Without its events, what was counted from them stays as
 -- it is, and order figures still follow order lines; without its order lines the day is frozen. False where a lock

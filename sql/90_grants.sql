@@ -7,7 +7,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	RETURNS TABLE (profile text, kind text, object text, privileges text, columns text)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
-		('config'), ('event_types'), ('daily_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
+		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
 	read_functions(object) AS (VALUES

@@ -12,6 +12,8 @@ SELECT pg_extension_config_dump('ecstats.events_default', '');
 SELECT pg_extension_config_dump('ecstats.event_types', '');
 SELECT pg_extension_config_dump('ecstats.order_lines', '');
 SELECT pg_extension_config_dump('ecstats.daily_kpi', '');
+SELECT pg_extension_config_dump('ecstats.weekly_kpi', '');
+SELECT pg_extension_config_dump('ecstats.monthly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.daily_sales', '');
 SELECT pg_extension_config_dump('ecstats.daily_events', '');
 SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
