@@ -6,6 +6,7 @@
 #   make check          set-up, then every test
 #   make bench          measured ratios, in some minutes (bench/README.md)
 #   make fuzz           the fuzz targets, FUZZ_SECONDS each (test/fuzz/run.sh)
+#   make soak           random changes with random seeds, for SOAK_MINUTES (test/soak.sh)
 
 EXTENSION = ecstats
 MODULE_big = ecstats
@@ -135,7 +136,7 @@ all: pusher
 
 # The targets that bring the tools themselves run before there is a pg_config (and PGXS has a
 # 'check' of its own).
-OWN_GOALS = check check-layers check-sql sql style demo demo-stop setup bench fuzz
+OWN_GOALS = check check-layers check-sql sql style demo demo-stop setup bench fuzz soak
 ifneq ($(filter-out $(OWN_GOALS),$(or $(MAKECMDGOALS),all)),)
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
@@ -153,7 +154,7 @@ $(OBJS): $(HEADERS)
 ASSEMBLE = sed -E 's/^CREATE OR REPLACE (FUNCTION|PROCEDURE|VIEW|AGGREGATE|TRIGGER)/CREATE \1/' $(SQL_PIECES) | \
 	perl -CSD -pe 's/([^\x00-\x7f])/sprintf("\\u%04x", ord($$1))/ge'
 
-.PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup bench fuzz
+.PHONY: sql check-sql pusher install-pusher check check-layers style demo demo-stop setup bench fuzz soak
 sql:
 	$(ASSEMBLE) > ecstats--1.0.sql
 
@@ -200,3 +201,6 @@ bench: setup
 
 fuzz: setup
 	@bash test/fuzz/run.sh long
+
+soak:
+	@bash test/soak.sh

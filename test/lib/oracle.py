@@ -5,6 +5,7 @@ import gzip
 import os
 import subprocess
 import sys
+import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "test", "oracle"))
@@ -84,6 +85,44 @@ class Database:
     def rows(self, query):
         """The result as dictionaries of text, NULL as the empty text."""
         return list(csv.DictReader(self.run("COPY (%s) TO STDOUT (FORMAT csv, HEADER)" % query).splitlines()))
+
+
+class Session:
+    """A psql that stays: one session of a database. The first error ends it."""
+
+    END = "end of what was asked"
+
+    def __init__(self, database):
+        self.said = tempfile.TemporaryFile("w+", encoding="utf-8")
+        self.psql = subprocess.Popen(["psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", database], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                     stderr=self.said, encoding="utf-8", env=dict(os.environ, PGCLIENTENCODING="UTF8"))
+        self.run("SET client_min_messages = warning; SET statement_timeout = '120s'")
+
+    def run(self, statement):
+        """Runs statements and returns what they print."""
+        try:
+            self.psql.stdin.write(statement + "\n;\n\\echo " + self.END + "\n")
+            self.psql.stdin.flush()
+        except BrokenPipeError:
+            pass
+        lines = []
+        for line in self.psql.stdout:
+            if line == self.END + "\n":
+                return "".join(lines)
+            lines.append(line)
+        self.psql.wait()
+        self.said.seek(0)
+        raise RuntimeError(self.said.read().strip() or "psql ended with status %d" % self.psql.returncode)
+
+    def rows(self, query):
+        """The result as dictionaries of text, NULL as the empty text."""
+        return list(csv.DictReader(self.run("COPY (%s) TO STDOUT (FORMAT csv, HEADER)" % query).splitlines()))
+
+    def close(self):
+        self.psql.stdin.close()
+        self.psql.stdout.close()
+        self.psql.wait()
+        self.said.close()
 
 
 def compare(text, want, got, keys, columns):
