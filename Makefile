@@ -94,6 +94,7 @@ SQL_PIECES = \
 	sql/43_rollup.sql \
 	sql/43_rollup_users.sql \
 	sql/43_rollup_close.sql \
+	sql/43_rollup_views.sql \
 	sql/43_rollup_partition.sql \
 	sql/43_rollup_period.sql \
 	sql/44_job.sql \

@@ -914,8 +914,15 @@ CREATE TABLE ecstats.daily_sales (
 	PRIMARY KEY (day, product_id, region, channel)
 );
 COMMENT ON TABLE ecstats.daily_sales IS 'Sales and returns of a closed day by product, region and channel; sums equal daily_kpi, distinct counts do not add up';
+COMMENT ON COLUMN ecstats.daily_sales.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_sales.product_id IS 'Product, as in order lines';
+COMMENT ON COLUMN ecstats.daily_sales.region IS 'Region, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.daily_sales.channel IS 'Channel, as in order lines; unknown where none was given';
 COMMENT ON COLUMN ecstats.daily_sales.total_sold IS 'Pieces of sale lines';
 COMMENT ON COLUMN ecstats.daily_sales.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.daily_sales.order_count IS 'Distinct order_id of the group''s sale lines; does not add up over groups';
+COMMENT ON COLUMN ecstats.daily_sales.buyer_count IS 'Distinct known user_id of the group''s sale lines; does not add up over groups';
+COMMENT ON COLUMN ecstats.daily_sales.refund_amount IS 'What went back: minus the amount of the group''s return lines';
 
 CREATE TABLE ecstats.daily_events (
 	day			date NOT NULL,
@@ -925,6 +932,10 @@ CREATE TABLE ecstats.daily_events (
 	PRIMARY KEY (day, event)
 );
 COMMENT ON TABLE ecstats.daily_events IS 'Events and their distinct users of a closed day, by name';
+COMMENT ON COLUMN ecstats.daily_events.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_events.event IS 'Event name';
+COMMENT ON COLUMN ecstats.daily_events.event_count IS 'Events of that name';
+COMMENT ON COLUMN ecstats.daily_events.user_count IS 'Distinct user_id of these; does not add up over names';
 
 CREATE TABLE ecstats.daily_funnel (
 	day			date NOT NULL,
@@ -934,6 +945,10 @@ CREATE TABLE ecstats.daily_funnel (
 	PRIMARY KEY (day, step)
 );
 COMMENT ON TABLE ecstats.daily_funnel IS 'Users of a closed day with events of this step and of every earlier one, in any order';
+COMMENT ON COLUMN ecstats.daily_funnel.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_funnel.step IS 'Place in the funnel, from 1';
+COMMENT ON COLUMN ecstats.daily_funnel.event IS 'Event name of the step';
+COMMENT ON COLUMN ecstats.daily_funnel.user_count IS 'Users with events of this step and of every earlier one that day, in any order';
 
 -- Sets of ids are kept as blocks: some 64 of them, sorted and packed, in a row (src/rollup_block.c). A row a user
 -- would be five times as much to write, and a row a user and event three times that. Blocks are stored as they are:
@@ -998,6 +1013,12 @@ CREATE TABLE ecstats.restatements (
 	PRIMARY KEY (day, revision, column_name)
 );
 COMMENT ON TABLE ecstats.restatements IS 'What changed in a closed day, by revision and column of daily_kpi';
+COMMENT ON COLUMN ecstats.restatements.day IS 'Business day whose figure changed';
+COMMENT ON COLUMN ecstats.restatements.revision IS 'Revision of daily_kpi that brought the new figure';
+COMMENT ON COLUMN ecstats.restatements.column_name IS 'Column of daily_kpi';
+COMMENT ON COLUMN ecstats.restatements.old IS 'Figure before; NULL for a ratio that was undefined';
+COMMENT ON COLUMN ecstats.restatements.new IS 'Figure since; NULL for a ratio that became undefined';
+COMMENT ON COLUMN ecstats.restatements.at IS 'When it was found';
 
 -- What a close has to remember. A transaction that had passed its pre-commit before the day's end and was
 -- not visible to the close left no mark: its number is kept, and the day is computed again when it is over.
@@ -3388,6 +3409,93 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days, and their weeks and months, complete that passed the gate and are not stale; drops marks of days that are not closed.';
 
+-- sql/43_rollup_views.sql
+-- What BI tools point at beyond the tables: sums over fewer columns, rates, changes. Every view can be asked for
+-- some days alone (the condition reaches the primary key below), names its columns one by one, so that a new column
+-- of a table changes nothing here, and only divides, adds and compares: what is stored stays the one truth.
+
+-- Sums of daily_sales. Distinct orders and buyers of groups do not add up, so they are not here.
+CREATE VIEW ecstats.product_daily AS
+	SELECT s.day, s.product_id, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
+	  FROM ecstats.daily_sales s GROUP BY s.day, s.product_id;
+COMMENT ON VIEW ecstats.product_daily IS 'Sales and returns of a closed day by product, over all regions and channels; exact sums';
+COMMENT ON COLUMN ecstats.product_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.product_daily.product_id IS 'Product, as in order lines';
+COMMENT ON COLUMN ecstats.product_daily.total_sold IS 'Pieces of sale lines';
+COMMENT ON COLUMN ecstats.product_daily.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.product_daily.refund_amount IS 'What went back: minus the amount of return lines';
+
+CREATE VIEW ecstats.region_daily AS
+	SELECT s.day, s.region, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
+	  FROM ecstats.daily_sales s GROUP BY s.day, s.region;
+COMMENT ON VIEW ecstats.region_daily IS 'Sales and returns of a closed day by region, over all products and channels; exact sums';
+COMMENT ON COLUMN ecstats.region_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.region_daily.region IS 'Region, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.region_daily.total_sold IS 'Pieces of sale lines';
+COMMENT ON COLUMN ecstats.region_daily.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.region_daily.refund_amount IS 'What went back: minus the amount of return lines';
+
+CREATE VIEW ecstats.channel_daily AS
+	SELECT s.day, s.channel, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
+	  FROM ecstats.daily_sales s GROUP BY s.day, s.channel;
+COMMENT ON VIEW ecstats.channel_daily IS 'Sales and returns of a closed day by channel, over all products and regions; exact sums';
+COMMENT ON COLUMN ecstats.channel_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.channel_daily.channel IS 'Channel, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.channel_daily.total_sold IS 'Pieces of sale lines';
+COMMENT ON COLUMN ecstats.channel_daily.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.channel_daily.refund_amount IS 'What went back: minus the amount of return lines';
+
+CREATE VIEW ecstats.funnel_daily AS
+	SELECT f.day, f.step, f.event, f.user_count,
+		   f.user_count::numeric / nullif(first_value(f.user_count) OVER w, 0) AS of_first,
+		   f.user_count::numeric / nullif(lag(f.user_count) OVER w, 0) AS of_previous
+	  FROM ecstats.daily_funnel f
+	WINDOW w AS (PARTITION BY f.day ORDER BY f.step);
+COMMENT ON VIEW ecstats.funnel_daily IS 'The funnel of a closed day with its rates';
+COMMENT ON COLUMN ecstats.funnel_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.funnel_daily.step IS 'Place in the funnel, from 1';
+COMMENT ON COLUMN ecstats.funnel_daily.event IS 'Event name of the step';
+COMMENT ON COLUMN ecstats.funnel_daily.user_count IS 'Users with events of this step and of every earlier one, in any order';
+COMMENT ON COLUMN ecstats.funnel_daily.of_first IS 'user_count / that of the first step; NULL where that is 0';
+COMMENT ON COLUMN ecstats.funnel_daily.of_previous IS 'user_count / that of the step before; NULL at the first step and where that is 0';
+
+-- A day that is not stored has no figures to compare with: NULL.
+CREATE VIEW ecstats.kpi_trend AS
+	SELECT k.day,
+		   k.gmv, d.gmv AS gmv_day_before, w.gmv AS gmv_week_before,
+		   (k.gmv - d.gmv) / nullif(d.gmv, 0) AS gmv_day_change, (k.gmv - w.gmv) / nullif(w.gmv, 0) AS gmv_week_change,
+		   k.order_count, d.order_count AS order_count_day_before, w.order_count AS order_count_week_before,
+		   (k.order_count - d.order_count)::numeric / nullif(d.order_count, 0) AS order_count_day_change,
+		   (k.order_count - w.order_count)::numeric / nullif(w.order_count, 0) AS order_count_week_change,
+		   k.uv, d.uv AS uv_day_before, w.uv AS uv_week_before,
+		   (k.uv - d.uv)::numeric / nullif(d.uv, 0) AS uv_day_change, (k.uv - w.uv)::numeric / nullif(w.uv, 0) AS uv_week_change,
+		   k.complete
+	  FROM ecstats.daily_kpi k
+	  LEFT JOIN ecstats.daily_kpi d ON d.day = k.day - 1
+	  LEFT JOIN ecstats.daily_kpi w ON w.day = k.day - 7;
+COMMENT ON VIEW ecstats.kpi_trend IS 'gmv, orders and visitors of a closed day beside the day before and the same day of the week before';
+COMMENT ON COLUMN ecstats.kpi_trend.day IS 'Business day';
+COMMENT ON COLUMN ecstats.kpi_trend.gmv IS 'Amount of sale lines, as in daily_kpi';
+COMMENT ON COLUMN ecstats.kpi_trend.gmv_day_before IS 'gmv of the day before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.gmv_week_before IS 'gmv seven days before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.gmv_day_change IS '(gmv - gmv_day_before) / gmv_day_before; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.gmv_week_change IS '(gmv - gmv_week_before) / gmv_week_before; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.order_count IS 'Distinct orders, as in daily_kpi';
+COMMENT ON COLUMN ecstats.kpi_trend.order_count_day_before IS 'order_count of the day before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.order_count_week_before IS 'order_count seven days before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.order_count_day_change IS 'Change of order_count against the day before, as a share of that; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.order_count_week_change IS 'Change of order_count against seven days before, as a share of that; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.uv IS 'Distinct users with events, as in daily_kpi';
+COMMENT ON COLUMN ecstats.kpi_trend.uv_day_before IS 'uv of the day before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.uv_week_before IS 'uv seven days before; NULL where that is not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.uv_day_change IS 'Change of uv against the day before, as a share of that; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.uv_week_change IS 'Change of uv against seven days before, as a share of that; NULL where that is 0 or not stored';
+COMMENT ON COLUMN ecstats.kpi_trend.complete IS 'The day''s own gate, as in daily_kpi: while it is false, rows may still be missing';
+
+COMMENT ON COLUMN ecstats.user_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.user_daily.user_id IS 'Whose events';
+COMMENT ON COLUMN ecstats.user_daily.event IS 'Event name';
+COMMENT ON COLUMN ecstats.user_daily.event_count IS 'How many of that name';
 -- sql/43_rollup_partition.sql
 -- Whether what a closed day was counted from is still there: partitions are anybody's to detach and to drop.
 
@@ -7737,7 +7845,8 @@ CREATE FUNCTION ecstats.profile_privileges()
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
-		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
+		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts'),
+		('product_daily'), ('region_daily'), ('channel_daily'), ('funnel_daily'), ('kpi_trend')),
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),

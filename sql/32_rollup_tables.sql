@@ -62,8 +62,15 @@ CREATE TABLE ecstats.daily_sales (
 	PRIMARY KEY (day, product_id, region, channel)
 );
 COMMENT ON TABLE ecstats.daily_sales IS 'Sales and returns of a closed day by product, region and channel; sums equal daily_kpi, distinct counts do not add up';
+COMMENT ON COLUMN ecstats.daily_sales.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_sales.product_id IS 'Product, as in order lines';
+COMMENT ON COLUMN ecstats.daily_sales.region IS 'Region, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.daily_sales.channel IS 'Channel, as in order lines; unknown where none was given';
 COMMENT ON COLUMN ecstats.daily_sales.total_sold IS 'Pieces of sale lines';
 COMMENT ON COLUMN ecstats.daily_sales.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.daily_sales.order_count IS 'Distinct order_id of the group''s sale lines; does not add up over groups';
+COMMENT ON COLUMN ecstats.daily_sales.buyer_count IS 'Distinct known user_id of the group''s sale lines; does not add up over groups';
+COMMENT ON COLUMN ecstats.daily_sales.refund_amount IS 'What went back: minus the amount of the group''s return lines';
 
 CREATE TABLE ecstats.daily_events (
 	day			date NOT NULL,
@@ -73,6 +80,10 @@ CREATE TABLE ecstats.daily_events (
 	PRIMARY KEY (day, event)
 );
 COMMENT ON TABLE ecstats.daily_events IS 'Events and their distinct users of a closed day, by name';
+COMMENT ON COLUMN ecstats.daily_events.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_events.event IS 'Event name';
+COMMENT ON COLUMN ecstats.daily_events.event_count IS 'Events of that name';
+COMMENT ON COLUMN ecstats.daily_events.user_count IS 'Distinct user_id of these; does not add up over names';
 
 CREATE TABLE ecstats.daily_funnel (
 	day			date NOT NULL,
@@ -82,6 +93,10 @@ CREATE TABLE ecstats.daily_funnel (
 	PRIMARY KEY (day, step)
 );
 COMMENT ON TABLE ecstats.daily_funnel IS 'Users of a closed day with events of this step and of every earlier one, in any order';
+COMMENT ON COLUMN ecstats.daily_funnel.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_funnel.step IS 'Place in the funnel, from 1';
+COMMENT ON COLUMN ecstats.daily_funnel.event IS 'Event name of the step';
+COMMENT ON COLUMN ecstats.daily_funnel.user_count IS 'Users with events of this step and of every earlier one that day, in any order';
 
 -- Sets of ids are kept as blocks: some 64 of them, sorted and packed, in a row (src/rollup_block.c). A row a user
 -- would be five times as much to write, and a row a user and event three times that. Blocks are stored as they are:
@@ -146,6 +161,12 @@ CREATE TABLE ecstats.restatements (
 	PRIMARY KEY (day, revision, column_name)
 );
 COMMENT ON TABLE ecstats.restatements IS 'What changed in a closed day, by revision and column of daily_kpi';
+COMMENT ON COLUMN ecstats.restatements.day IS 'Business day whose figure changed';
+COMMENT ON COLUMN ecstats.restatements.revision IS 'Revision of daily_kpi that brought the new figure';
+COMMENT ON COLUMN ecstats.restatements.column_name IS 'Column of daily_kpi';
+COMMENT ON COLUMN ecstats.restatements.old IS 'Figure before; NULL for a ratio that was undefined';
+COMMENT ON COLUMN ecstats.restatements.new IS 'Figure since; NULL for a ratio that became undefined';
+COMMENT ON COLUMN ecstats.restatements.at IS 'When it was found';
 
 -- What a close has to remember. A transaction that had passed its pre-commit before the day's end and was
 -- not visible to the close left no mark: its number is kept, and the day is computed again when it is over.

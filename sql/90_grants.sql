@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
-		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts')),
+		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts'),
+		('product_daily'), ('region_daily'), ('channel_daily'), ('funnel_daily'), ('kpi_trend')),
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
