@@ -208,6 +208,7 @@ CREATE TABLE ecstats.day_marks (
 	day	date NOT NULL
 );
 COMMENT ON TABLE ecstats.day_marks IS 'Ended days whose raw rows changed since they were computed last; one row a transaction and day';
+COMMENT ON COLUMN ecstats.day_marks.day IS 'Business day';
 
 CREATE FUNCTION ecstats.row_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_row_changed';
@@ -278,6 +279,10 @@ CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
 -- A landed row (56_pipeline_cdc.sql) is found again by what it was.
 CREATE INDEX rejects_landed ON ecstats.rejects USING hash (payload) WHERE left(source, 5) = 'land:';
 COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now, a landed row comes again with its next change';
+COMMENT ON COLUMN ecstats.rejects.id IS 'Number of the reject, in the order of their coming';
+COMMENT ON COLUMN ecstats.rejects.received_at IS 'When it came';
+COMMENT ON COLUMN ecstats.rejects.sqlstate IS 'SQLSTATE of the rule that it broke';
+COMMENT ON COLUMN ecstats.rejects.reason IS 'The rule in words, with the value and the cure';
 COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or ''land:'' and a table that replication fills';
 COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
 
@@ -678,6 +683,8 @@ CREATE TABLE ecstats.event_types (
 	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9)
 );
 COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds from a day''s next computation';
+COMMENT ON COLUMN ecstats.event_types.event IS 'Event name';
+COMMENT ON COLUMN ecstats.event_types.description IS 'What it means, for people';
 COMMENT ON COLUMN ecstats.event_types.weight IS 'Points of one event in the activity score';
 COMMENT ON COLUMN ecstats.event_types.is_page_view IS 'Counts in pv';
 COMMENT ON COLUMN ecstats.event_types.funnel_step IS 'Position in the funnel, unique; NULL: not a step';
@@ -782,6 +789,12 @@ CREATE TABLE ecstats.sources (
 	CONSTRAINT sources_watermark_is_finite CHECK (isfinite(watermark))
 );
 COMMENT ON TABLE ecstats.sources IS 'Where ecstats_collect takes events and orders from; the owner is the current user, whatever is written (a superuser may set another)';
+COMMENT ON COLUMN ecstats.sources.name IS 'Name that ecstats_collect gives';
+COMMENT ON COLUMN ecstats.sources.target IS 'events or orders';
+COMMENT ON COLUMN ecstats.sources.enabled IS 'false: not asked, and complete does not wait for it';
+COMMENT ON COLUMN ecstats.sources.created_at IS 'When it was made';
+COMMENT ON COLUMN ecstats.sources.last_run_at IS 'When it was asked last';
+COMMENT ON COLUMN ecstats.sources.last_day IS 'Business day that it was asked for last';
 COMMENT ON COLUMN ecstats.sources.kind IS 'query: a SELECT or a relation of this database; http: an API that the pusher asks';
 COMMENT ON COLUMN ecstats.sources.owner IS 'The role that the query is run as';
 COMMENT ON COLUMN ecstats.sources.owner_id IS 'Which role that name was when the row was written: a role made later under the same name inherits no source. NULL after a restore, until it is used';
@@ -821,6 +834,16 @@ CREATE TABLE ecstats.source_fetches (
 CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
 CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
 COMMENT ON TABLE ecstats.source_fetches IS 'Days asked of HTTP sources, a row a fetch: pending, fetching, pending (next page, or again), then done or failed';
+COMMENT ON COLUMN ecstats.source_fetches.fetch_id IS 'Number of the fetch, as ecstats_collect returned it';
+COMMENT ON COLUMN ecstats.source_fetches.source IS 'Name in ecstats.sources';
+COMMENT ON COLUMN ecstats.source_fetches.day IS 'Business day that is asked for';
+COMMENT ON COLUMN ecstats.source_fetches.state IS 'pending, fetching, done or failed';
+COMMENT ON COLUMN ecstats.source_fetches.next_attempt_at IS 'Not asked before';
+COMMENT ON COLUMN ecstats.source_fetches.lease_until IS 'Until when the pusher may be silent';
+COMMENT ON COLUMN ecstats.source_fetches.worker IS 'Pusher that asks now';
+COMMENT ON COLUMN ecstats.source_fetches.error IS 'Why it failed, or the latest attempt did';
+COMMENT ON COLUMN ecstats.source_fetches.created_at IS 'When it was queued';
+COMMENT ON COLUMN ecstats.source_fetches.finished_at IS 'When it was done or failed';
 COMMENT ON COLUMN ecstats.source_fetches.page IS 'The page that is asked for next, from 1';
 COMMENT ON COLUMN ecstats.source_fetches.pages IS 'Pages taken';
 COMMENT ON COLUMN ecstats.source_fetches.rows IS 'Rows taken';
@@ -1039,6 +1062,7 @@ CREATE TABLE ecstats.day_partitions (
 COMMENT ON TABLE ecstats.day_partitions IS 'Which table held a closed day''s events when the day was looked at: another one of that name has other rows';
 
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
+COMMENT ON COLUMN ecstats.day_state.day IS 'Business day';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
 COMMENT ON COLUMN ecstats.day_state.partitioned IS 'The day had a partition of its own when it was computed';
@@ -1131,6 +1155,12 @@ CREATE TABLE ecstats.jobs (
 );
 CREATE INDEX jobs_due ON ecstats.jobs (next_run_at) WHERE enabled;
 COMMENT ON TABLE ecstats.jobs IS 'What is run on a schedule. Written by ecstats_schedule and ecstats_unschedule, or directly; the owner is the current user, whatever is written (a superuser may set another).';
+COMMENT ON COLUMN ecstats.jobs.job_id IS 'Number of the job';
+COMMENT ON COLUMN ecstats.jobs.name IS 'Name, unique';
+COMMENT ON COLUMN ecstats.jobs.command IS 'What is run';
+COMMENT ON COLUMN ecstats.jobs.enabled IS 'false: no due time is claimed';
+COMMENT ON COLUMN ecstats.jobs.created_at IS 'When it was made';
+COMMENT ON COLUMN ecstats.jobs.updated_at IS 'When it was changed last';
 COMMENT ON COLUMN ecstats.jobs.owner IS 'The role that runs of this job log in as, by name.';
 COMMENT ON COLUMN ecstats.jobs.owner_id IS 'Which role that name was when the job was written: a role made later under the same name inherits no jobs. NULL after a restore, until the next tick.';
 COMMENT ON COLUMN ecstats.jobs.schedule IS 'Cron expression: five fields unix, six or seven Quartz.';
@@ -1172,6 +1202,21 @@ CREATE INDEX job_runs_queued ON ecstats.job_runs (launch_after, due_at, run_id) 
 CREATE INDEX job_runs_active ON ecstats.job_runs (job_id) WHERE status IN ('claimed', 'running');
 CREATE INDEX job_runs_finished ON ecstats.job_runs (finished_at) WHERE finished_at IS NOT NULL;
 COMMENT ON TABLE ecstats.job_runs IS 'Every attempt at every due time: one row an attempt, so that what went wrong before it went well stays visible. Outlives its job; pruned by config.log_retention.';
+COMMENT ON COLUMN ecstats.job_runs.run_id IS 'Number of the attempt';
+COMMENT ON COLUMN ecstats.job_runs.job_id IS 'Number in ecstats.jobs, also of a job that is gone';
+COMMENT ON COLUMN ecstats.job_runs.job_name IS 'Name of the job';
+COMMENT ON COLUMN ecstats.job_runs.owner IS 'Role that the command ran as';
+COMMENT ON COLUMN ecstats.job_runs.attempt IS 'Number of the attempt, from 1';
+COMMENT ON COLUMN ecstats.job_runs.created_at IS 'When the row was made';
+COMMENT ON COLUMN ecstats.job_runs.claimed_at IS 'When a tick claimed it';
+COMMENT ON COLUMN ecstats.job_runs.started_at IS 'When the worker began';
+COMMENT ON COLUMN ecstats.job_runs.finished_at IS 'When it ended';
+COMMENT ON COLUMN ecstats.job_runs.duration IS 'finished_at - started_at';
+COMMENT ON COLUMN ecstats.job_runs.worker_pid IS 'Process of the worker';
+COMMENT ON COLUMN ecstats.job_runs.error IS 'Message of the failure';
+COMMENT ON COLUMN ecstats.job_runs.sqlstate IS 'SQLSTATE of the failure';
+COMMENT ON COLUMN ecstats.job_runs.detail IS 'Detail of the failure';
+COMMENT ON COLUMN ecstats.job_runs.context IS 'Context of the failure';
 COMMENT ON COLUMN ecstats.job_runs.due_at IS 'The due time that the run is for; it sees it as current_setting(''ecstats.due_at'').';
 COMMENT ON COLUMN ecstats.job_runs.replay IS '0: the run of the due time; n: its n-th replay, with attempts of its own.';
 COMMENT ON COLUMN ecstats.job_runs.status IS 'queued (waits for its turn), claimed (a worker is being launched), running, succeeded, retry (this attempt failed, the next one is a row of its own), failed (the last attempt failed), skipped (overlap or catch_up said so), cancelled (the job was disabled or unscheduled).';
@@ -1211,6 +1256,8 @@ CREATE TABLE ecstats.templates (
 CREATE UNIQUE INDEX templates_one_active ON ecstats.templates (name) WHERE active;
 COMMENT ON TABLE ecstats.templates IS
 	'Message templates (ecstats_render). INSERT without a version makes the next one and activates it; UPDATE ... SET active = true on an old version rolls back to it; bodies never change';
+COMMENT ON COLUMN ecstats.templates.name IS 'Name that reports give';
+COMMENT ON COLUMN ecstats.templates.created_at IS 'When this version was written';
 COMMENT ON COLUMN ecstats.templates.version IS 'left out at INSERT: the highest version of the name plus 1';
 COMMENT ON COLUMN ecstats.templates.body IS
 	'a JSON object whose strings are templates: a neutral message (title, markdown, text) that each channel puts into its own form, or a provider''s own form as it is';
@@ -1243,6 +1290,9 @@ CREATE TABLE ecstats.reports (
 );
 COMMENT ON TABLE ecstats.reports IS
 	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day';
+COMMENT ON COLUMN ecstats.reports.name IS 'Name of the report';
+COMMENT ON COLUMN ecstats.reports.enabled IS 'false: not queued by itself';
+COMMENT ON COLUMN ecstats.reports.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.reports.owner IS 'the role that wrote the row (forced; a superuser may set another)';
 COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily';
 COMMENT ON COLUMN ecstats.reports.template IS 'name in ecstats.templates; its active version is rendered';
@@ -1272,6 +1322,7 @@ CREATE TABLE ecstats.targets (
 	CONSTRAINT targets_value_positive CHECK (value > 0 AND value < 'Infinity')
 );
 COMMENT ON TABLE ecstats.targets IS 'What a year, a month or a day is meant to reach; reports compare what is reached so far';
+COMMENT ON COLUMN ecstats.targets.value IS 'What is to be reached';
 COMMENT ON COLUMN ecstats.targets.period IS 'business days: 2026 (year), 2026-11 (month) or 2026-11-23 (day)';
 COMMENT ON COLUMN ecstats.targets.metric IS 'a column of ecstats.daily_kpi that adds up over days';
 
@@ -1287,6 +1338,12 @@ CREATE TABLE ecstats.report_failures (
 );
 CREATE INDEX report_failures_at ON ecstats.report_failures (at);
 COMMENT ON TABLE ecstats.report_failures IS 'Reports that could not be queued at a close, with the reason; SELECT ecstats_report(report, day) tries again';
+COMMENT ON COLUMN ecstats.report_failures.id IS 'Number of the failure';
+COMMENT ON COLUMN ecstats.report_failures.at IS 'When it failed';
+COMMENT ON COLUMN ecstats.report_failures.report IS 'Name in ecstats.reports';
+COMMENT ON COLUMN ecstats.report_failures.day IS 'Business day that the report was for';
+COMMENT ON COLUMN ecstats.report_failures.sqlstate IS 'SQLSTATE of the failure';
+COMMENT ON COLUMN ecstats.report_failures.reason IS 'The failure in words';
 COMMENT ON COLUMN ecstats.report_failures.channel IS 'NULL: the message itself could not be made';
 -- sql/35_delivery_tables.sql
 -- What a provider is (channel_kinds), where messages go (channels), what is sent (deliveries, one
@@ -1322,6 +1379,19 @@ CREATE TABLE ecstats.channel_kinds (
 );
 COMMENT ON TABLE ecstats.channel_kinds IS
 	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
+COMMENT ON COLUMN ecstats.channel_kinds.kind IS 'Name of the kind, as in ecstats.channels.kind';
+COMMENT ON COLUMN ecstats.channel_kinds.description IS 'What it is, for people';
+COMMENT ON COLUMN ecstats.channel_kinds.transport IS 'http, or smtp';
+COMMENT ON COLUMN ecstats.channel_kinds.method IS 'HTTP method of a request';
+COMMENT ON COLUMN ecstats.channel_kinds.content_type IS 'Content-Type of a request';
+COMMENT ON COLUMN ecstats.channel_kinds.signature IS 'How requests are signed with the channel''s secret; NULL: not at all';
+COMMENT ON COLUMN ecstats.channel_kinds.default_envelope IS 'The envelope taken where the message and the channel name none';
+COMMENT ON COLUMN ecstats.channel_kinds.message_path IS 'Where the provider''s own words stand in an answer';
+COMMENT ON COLUMN ecstats.channel_kinds.success IS 'Holds for an answer that means: taken';
+COMMENT ON COLUMN ecstats.channel_kinds.wait_path IS 'Where an answer says how many seconds to wait';
+COMMENT ON COLUMN ecstats.channel_kinds.wait_headers IS 'Headers of an answer that say how long to wait';
+COMMENT ON COLUMN ecstats.channel_kinds.permanent IS 'Holds for an answer after which the same message need not be tried again';
+COMMENT ON COLUMN ecstats.channel_kinds.retryable IS 'Holds for an answer after which it is tried again';
 COMMENT ON COLUMN ecstats.channel_kinds.native IS 'Holds for a message that is in the provider''s own form and passes as it is';
 COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the request body for a neutral message (title, markdown, text, ...); a member that is exactly {{name}} takes an object or array whole';
 COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
@@ -1343,6 +1413,9 @@ CREATE TABLE ecstats.channels (
 	created_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE ecstats.channels IS 'Where messages go. url and secret are credentials: no profile reads them; a trigger checks them, because a CHECK would print them';
+COMMENT ON COLUMN ecstats.channels.name IS 'Name that reports and ecstats_push give';
+COMMENT ON COLUMN ecstats.channels.kind IS 'What it is: a row of ecstats.channel_kinds';
+COMMENT ON COLUMN ecstats.channels.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope';
 COMMENT ON COLUMN ecstats.channels.enabled IS 'false: takes no new messages, and what is pending stays pending';
 
@@ -1390,6 +1463,19 @@ CREATE TABLE ecstats.deliveries (
 	CHECK ((status = 'sent') = (sent_at IS NOT NULL))
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE ecstats.deliveries IS 'One row per message and channel; ecstats.delivery_move is the only writer of status';
+COMMENT ON COLUMN ecstats.deliveries.id IS 'Number of the message';
+COMMENT ON COLUMN ecstats.deliveries.day IS 'Business day that the message is about; NULL where it is about none';
+COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed';
+COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule';
+COMMENT ON COLUMN ecstats.deliveries.channel IS 'Name in ecstats.channels';
+COMMENT ON COLUMN ecstats.deliveries.priority IS '1 (first) to 9';
+COMMENT ON COLUMN ecstats.deliveries.status IS 'pending, sending, sent, dead, expired or cancelled';
+COMMENT ON COLUMN ecstats.deliveries.next_attempt_at IS 'Not sent before';
+COMMENT ON COLUMN ecstats.deliveries.expires_at IS 'Not sent after; NULL: whenever';
+COMMENT ON COLUMN ecstats.deliveries.worker IS 'Pusher that sends it now';
+COMMENT ON COLUMN ecstats.deliveries.lease_until IS 'Until when that pusher may be silent';
+COMMENT ON COLUMN ecstats.deliveries.created_at IS 'When it was queued';
+COMMENT ON COLUMN ecstats.deliveries.sent_at IS 'When the provider took it';
 COMMENT ON COLUMN ecstats.deliveries.report IS 'NULL for what ecstats_push and the operators'' messages send';
 COMMENT ON COLUMN ecstats.deliveries.attempts IS 'Attempts that count against max_retries; a throttle answer uses none, a replay starts again';
 COMMENT ON COLUMN ecstats.deliveries.requests IS 'Number of the latest row in delivery_attempts';
@@ -1425,6 +1511,17 @@ CREATE TABLE ecstats.delivery_attempts (
 	PRIMARY KEY (delivery_id, attempt)
 );
 COMMENT ON TABLE ecstats.delivery_attempts IS 'One row per request, committed before the request leaves';
+COMMENT ON COLUMN ecstats.delivery_attempts.delivery_id IS 'Number in ecstats.deliveries';
+COMMENT ON COLUMN ecstats.delivery_attempts.attempt IS 'Number of the request, from 1';
+COMMENT ON COLUMN ecstats.delivery_attempts.channel IS 'Name in ecstats.channels';
+COMMENT ON COLUMN ecstats.delivery_attempts.started_at IS 'When it was claimed';
+COMMENT ON COLUMN ecstats.delivery_attempts.finished_at IS 'When it was settled; NULL while it is under way';
+COMMENT ON COLUMN ecstats.delivery_attempts.worker IS 'Pusher that made it';
+COMMENT ON COLUMN ecstats.delivery_attempts.http_status IS 'Status of the answer; NULL without one';
+COMMENT ON COLUMN ecstats.delivery_attempts.provider_code IS 'The provider''s own code in the answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.error_kind IS 'What kind of failure, where there was no answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.elapsed_ms IS 'Milliseconds from request to answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.error IS 'What went wrong, in words';
 COMMENT ON COLUMN ecstats.delivery_attempts.answered_at IS 'When the pusher told; NULL with finished_at set: the lease ran out and the answer is unknown';
 COMMENT ON COLUMN ecstats.delivery_attempts.result IS 'What the answer meant; NULL while it is awaited';
 COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answer, credentials masked';

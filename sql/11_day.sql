@@ -43,6 +43,7 @@ CREATE TABLE ecstats.day_marks (
 	day	date NOT NULL
 );
 COMMENT ON TABLE ecstats.day_marks IS 'Ended days whose raw rows changed since they were computed last; one row a transaction and day';
+COMMENT ON COLUMN ecstats.day_marks.day IS 'Business day';
 
 CREATE OR REPLACE FUNCTION ecstats.row_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_row_changed';

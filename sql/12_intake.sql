@@ -32,6 +32,10 @@ CREATE INDEX rejects_received_at ON ecstats.rejects (received_at);
 -- A landed row (56_pipeline_cdc.sql) is found again by what it was.
 CREATE INDEX rejects_landed ON ecstats.rejects USING hash (payload) WHERE left(source, 5) = 'land:';
 COMMENT ON TABLE ecstats.rejects IS 'Elements that broke a rule under on_error => ''quarantine''; ecstats_retry_rejects takes those that are valid now, a landed row comes again with its next change';
+COMMENT ON COLUMN ecstats.rejects.id IS 'Number of the reject, in the order of their coming';
+COMMENT ON COLUMN ecstats.rejects.received_at IS 'When it came';
+COMMENT ON COLUMN ecstats.rejects.sqlstate IS 'SQLSTATE of the rule that it broke';
+COMMENT ON COLUMN ecstats.rejects.reason IS 'The rule in words, with the value and the cure';
 COMMENT ON COLUMN ecstats.rejects.source IS '''track'', ''order'', or ''land:'' and a table that replication fills';
 COMMENT ON COLUMN ecstats.rejects.payload IS 'The element as it was sent';
 

@@ -43,6 +43,8 @@ CREATE TABLE ecstats.event_types (
 	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9)
 );
 COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds from a day''s next computation';
+COMMENT ON COLUMN ecstats.event_types.event IS 'Event name';
+COMMENT ON COLUMN ecstats.event_types.description IS 'What it means, for people';
 COMMENT ON COLUMN ecstats.event_types.weight IS 'Points of one event in the activity score';
 COMMENT ON COLUMN ecstats.event_types.is_page_view IS 'Counts in pv';
 COMMENT ON COLUMN ecstats.event_types.funnel_step IS 'Position in the funnel, unique; NULL: not a step';

@@ -41,6 +41,12 @@ CREATE TABLE ecstats.sources (
 	CONSTRAINT sources_watermark_is_finite CHECK (isfinite(watermark))
 );
 COMMENT ON TABLE ecstats.sources IS 'Where ecstats_collect takes events and orders from; the owner is the current user, whatever is written (a superuser may set another)';
+COMMENT ON COLUMN ecstats.sources.name IS 'Name that ecstats_collect gives';
+COMMENT ON COLUMN ecstats.sources.target IS 'events or orders';
+COMMENT ON COLUMN ecstats.sources.enabled IS 'false: not asked, and complete does not wait for it';
+COMMENT ON COLUMN ecstats.sources.created_at IS 'When it was made';
+COMMENT ON COLUMN ecstats.sources.last_run_at IS 'When it was asked last';
+COMMENT ON COLUMN ecstats.sources.last_day IS 'Business day that it was asked for last';
 COMMENT ON COLUMN ecstats.sources.kind IS 'query: a SELECT or a relation of this database; http: an API that the pusher asks';
 COMMENT ON COLUMN ecstats.sources.owner IS 'The role that the query is run as';
 COMMENT ON COLUMN ecstats.sources.owner_id IS 'Which role that name was when the row was written: a role made later under the same name inherits no source. NULL after a restore, until it is used';
@@ -80,6 +86,16 @@ CREATE TABLE ecstats.source_fetches (
 CREATE INDEX source_fetches_active ON ecstats.source_fetches (source, fetch_id) WHERE state IN ('pending', 'fetching');
 CREATE INDEX source_fetches_finished ON ecstats.source_fetches (finished_at) WHERE finished_at IS NOT NULL;
 COMMENT ON TABLE ecstats.source_fetches IS 'Days asked of HTTP sources, a row a fetch: pending, fetching, pending (next page, or again), then done or failed';
+COMMENT ON COLUMN ecstats.source_fetches.fetch_id IS 'Number of the fetch, as ecstats_collect returned it';
+COMMENT ON COLUMN ecstats.source_fetches.source IS 'Name in ecstats.sources';
+COMMENT ON COLUMN ecstats.source_fetches.day IS 'Business day that is asked for';
+COMMENT ON COLUMN ecstats.source_fetches.state IS 'pending, fetching, done or failed';
+COMMENT ON COLUMN ecstats.source_fetches.next_attempt_at IS 'Not asked before';
+COMMENT ON COLUMN ecstats.source_fetches.lease_until IS 'Until when the pusher may be silent';
+COMMENT ON COLUMN ecstats.source_fetches.worker IS 'Pusher that asks now';
+COMMENT ON COLUMN ecstats.source_fetches.error IS 'Why it failed, or the latest attempt did';
+COMMENT ON COLUMN ecstats.source_fetches.created_at IS 'When it was queued';
+COMMENT ON COLUMN ecstats.source_fetches.finished_at IS 'When it was done or failed';
 COMMENT ON COLUMN ecstats.source_fetches.page IS 'The page that is asked for next, from 1';
 COMMENT ON COLUMN ecstats.source_fetches.pages IS 'Pages taken';
 COMMENT ON COLUMN ecstats.source_fetches.rows IS 'Rows taken';

@@ -187,6 +187,7 @@ CREATE TABLE ecstats.day_partitions (
 COMMENT ON TABLE ecstats.day_partitions IS 'Which table held a closed day''s events when the day was looked at: another one of that name has other rows';
 
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
+COMMENT ON COLUMN ecstats.day_state.day IS 'Business day';
 COMMENT ON COLUMN ecstats.day_state.unseen IS 'Transactions that were under way when the day was computed and may hold rows of it';
 COMMENT ON COLUMN ecstats.day_state.cluster IS 'System identifier of the cluster whose transaction numbers these are';
 COMMENT ON COLUMN ecstats.day_state.partitioned IS 'The day had a partition of its own when it was computed';

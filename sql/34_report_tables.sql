@@ -20,6 +20,8 @@ CREATE TABLE ecstats.templates (
 CREATE UNIQUE INDEX templates_one_active ON ecstats.templates (name) WHERE active;
 COMMENT ON TABLE ecstats.templates IS
 	'Message templates (ecstats_render). INSERT without a version makes the next one and activates it; UPDATE ... SET active = true on an old version rolls back to it; bodies never change';
+COMMENT ON COLUMN ecstats.templates.name IS 'Name that reports give';
+COMMENT ON COLUMN ecstats.templates.created_at IS 'When this version was written';
 COMMENT ON COLUMN ecstats.templates.version IS 'left out at INSERT: the highest version of the name plus 1';
 COMMENT ON COLUMN ecstats.templates.body IS
 	'a JSON object whose strings are templates: a neutral message (title, markdown, text) that each channel puts into its own form, or a provider''s own form as it is';
@@ -52,6 +54,9 @@ CREATE TABLE ecstats.reports (
 );
 COMMENT ON TABLE ecstats.reports IS
 	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day';
+COMMENT ON COLUMN ecstats.reports.name IS 'Name of the report';
+COMMENT ON COLUMN ecstats.reports.enabled IS 'false: not queued by itself';
+COMMENT ON COLUMN ecstats.reports.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.reports.owner IS 'the role that wrote the row (forced; a superuser may set another)';
 COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily';
 COMMENT ON COLUMN ecstats.reports.template IS 'name in ecstats.templates; its active version is rendered';
@@ -81,6 +86,7 @@ CREATE TABLE ecstats.targets (
 	CONSTRAINT targets_value_positive CHECK (value > 0 AND value < 'Infinity')
 );
 COMMENT ON TABLE ecstats.targets IS 'What a year, a month or a day is meant to reach; reports compare what is reached so far';
+COMMENT ON COLUMN ecstats.targets.value IS 'What is to be reached';
 COMMENT ON COLUMN ecstats.targets.period IS 'business days: 2026 (year), 2026-11 (month) or 2026-11-23 (day)';
 COMMENT ON COLUMN ecstats.targets.metric IS 'a column of ecstats.daily_kpi that adds up over days';
 
@@ -96,4 +102,10 @@ CREATE TABLE ecstats.report_failures (
 );
 CREATE INDEX report_failures_at ON ecstats.report_failures (at);
 COMMENT ON TABLE ecstats.report_failures IS 'Reports that could not be queued at a close, with the reason; SELECT ecstats_report(report, day) tries again';
+COMMENT ON COLUMN ecstats.report_failures.id IS 'Number of the failure';
+COMMENT ON COLUMN ecstats.report_failures.at IS 'When it failed';
+COMMENT ON COLUMN ecstats.report_failures.report IS 'Name in ecstats.reports';
+COMMENT ON COLUMN ecstats.report_failures.day IS 'Business day that the report was for';
+COMMENT ON COLUMN ecstats.report_failures.sqlstate IS 'SQLSTATE of the failure';
+COMMENT ON COLUMN ecstats.report_failures.reason IS 'The failure in words';
 COMMENT ON COLUMN ecstats.report_failures.channel IS 'NULL: the message itself could not be made';

@@ -32,6 +32,19 @@ CREATE TABLE ecstats.channel_kinds (
 );
 COMMENT ON TABLE ecstats.channel_kinds IS
 	'Providers as rows. Rules are jsonpath predicates over {"http_status", "body", "headers", "error_kind"} of an answer; body is parsed JSON or the text. They are tried in the order success, throttle, retry_once, permanent, retryable.';
+COMMENT ON COLUMN ecstats.channel_kinds.kind IS 'Name of the kind, as in ecstats.channels.kind';
+COMMENT ON COLUMN ecstats.channel_kinds.description IS 'What it is, for people';
+COMMENT ON COLUMN ecstats.channel_kinds.transport IS 'http, or smtp';
+COMMENT ON COLUMN ecstats.channel_kinds.method IS 'HTTP method of a request';
+COMMENT ON COLUMN ecstats.channel_kinds.content_type IS 'Content-Type of a request';
+COMMENT ON COLUMN ecstats.channel_kinds.signature IS 'How requests are signed with the channel''s secret; NULL: not at all';
+COMMENT ON COLUMN ecstats.channel_kinds.default_envelope IS 'The envelope taken where the message and the channel name none';
+COMMENT ON COLUMN ecstats.channel_kinds.message_path IS 'Where the provider''s own words stand in an answer';
+COMMENT ON COLUMN ecstats.channel_kinds.success IS 'Holds for an answer that means: taken';
+COMMENT ON COLUMN ecstats.channel_kinds.wait_path IS 'Where an answer says how many seconds to wait';
+COMMENT ON COLUMN ecstats.channel_kinds.wait_headers IS 'Headers of an answer that say how long to wait';
+COMMENT ON COLUMN ecstats.channel_kinds.permanent IS 'Holds for an answer after which the same message need not be tried again';
+COMMENT ON COLUMN ecstats.channel_kinds.retryable IS 'Holds for an answer after which it is tried again';
 COMMENT ON COLUMN ecstats.channel_kinds.native IS 'Holds for a message that is in the provider''s own form and passes as it is';
 COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the request body for a neutral message (title, markdown, text, ...); a member that is exactly {{name}} takes an object or array whole';
 COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
@@ -53,6 +66,9 @@ CREATE TABLE ecstats.channels (
 	created_at timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON TABLE ecstats.channels IS 'Where messages go. url and secret are credentials: no profile reads them; a trigger checks them, because a CHECK would print them';
+COMMENT ON COLUMN ecstats.channels.name IS 'Name that reports and ecstats_push give';
+COMMENT ON COLUMN ecstats.channels.kind IS 'What it is: a row of ecstats.channel_kinds';
+COMMENT ON COLUMN ecstats.channels.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope';
 COMMENT ON COLUMN ecstats.channels.enabled IS 'false: takes no new messages, and what is pending stays pending';
 
@@ -100,6 +116,19 @@ CREATE TABLE ecstats.deliveries (
 	CHECK ((status = 'sent') = (sent_at IS NOT NULL))
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE ecstats.deliveries IS 'One row per message and channel; ecstats.delivery_move is the only writer of status';
+COMMENT ON COLUMN ecstats.deliveries.id IS 'Number of the message';
+COMMENT ON COLUMN ecstats.deliveries.day IS 'Business day that the message is about; NULL where it is about none';
+COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed';
+COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule';
+COMMENT ON COLUMN ecstats.deliveries.channel IS 'Name in ecstats.channels';
+COMMENT ON COLUMN ecstats.deliveries.priority IS '1 (first) to 9';
+COMMENT ON COLUMN ecstats.deliveries.status IS 'pending, sending, sent, dead, expired or cancelled';
+COMMENT ON COLUMN ecstats.deliveries.next_attempt_at IS 'Not sent before';
+COMMENT ON COLUMN ecstats.deliveries.expires_at IS 'Not sent after; NULL: whenever';
+COMMENT ON COLUMN ecstats.deliveries.worker IS 'Pusher that sends it now';
+COMMENT ON COLUMN ecstats.deliveries.lease_until IS 'Until when that pusher may be silent';
+COMMENT ON COLUMN ecstats.deliveries.created_at IS 'When it was queued';
+COMMENT ON COLUMN ecstats.deliveries.sent_at IS 'When the provider took it';
 COMMENT ON COLUMN ecstats.deliveries.report IS 'NULL for what ecstats_push and the operators'' messages send';
 COMMENT ON COLUMN ecstats.deliveries.attempts IS 'Attempts that count against max_retries; a throttle answer uses none, a replay starts again';
 COMMENT ON COLUMN ecstats.deliveries.requests IS 'Number of the latest row in delivery_attempts';
@@ -135,6 +164,17 @@ CREATE TABLE ecstats.delivery_attempts (
 	PRIMARY KEY (delivery_id, attempt)
 );
 COMMENT ON TABLE ecstats.delivery_attempts IS 'One row per request, committed before the request leaves';
+COMMENT ON COLUMN ecstats.delivery_attempts.delivery_id IS 'Number in ecstats.deliveries';
+COMMENT ON COLUMN ecstats.delivery_attempts.attempt IS 'Number of the request, from 1';
+COMMENT ON COLUMN ecstats.delivery_attempts.channel IS 'Name in ecstats.channels';
+COMMENT ON COLUMN ecstats.delivery_attempts.started_at IS 'When it was claimed';
+COMMENT ON COLUMN ecstats.delivery_attempts.finished_at IS 'When it was settled; NULL while it is under way';
+COMMENT ON COLUMN ecstats.delivery_attempts.worker IS 'Pusher that made it';
+COMMENT ON COLUMN ecstats.delivery_attempts.http_status IS 'Status of the answer; NULL without one';
+COMMENT ON COLUMN ecstats.delivery_attempts.provider_code IS 'The provider''s own code in the answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.error_kind IS 'What kind of failure, where there was no answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.elapsed_ms IS 'Milliseconds from request to answer';
+COMMENT ON COLUMN ecstats.delivery_attempts.error IS 'What went wrong, in words';
 COMMENT ON COLUMN ecstats.delivery_attempts.answered_at IS 'When the pusher told; NULL with finished_at set: the lease ran out and the answer is unknown';
 COMMENT ON COLUMN ecstats.delivery_attempts.result IS 'What the answer meant; NULL while it is awaited';
 COMMENT ON COLUMN ecstats.delivery_attempts.response IS 'First 4 kB of the answer, credentials masked';

@@ -261,6 +261,7 @@ part_clients()
 {
 	in_database ecstats_clients bash test/clients/run.sh
 	in_database ecstats_files bash test/clients/files.sh
+	in_database ecstats_bi bash test/clients/bi.sh
 }
 
 part_mysql()
