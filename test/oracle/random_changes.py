@@ -207,9 +207,9 @@ class Run:
         self.check_periods()
         first = FIRST + datetime.timedelta(self.random.randrange((day - FIRST).days + 1))
         self.verify(first, min(day, first + datetime.timedelta(4)))
-        self.finish_open(0.3)
         if self.every:
             self.compare()
+        self.finish_open(0.3)
 
     def check_periods(self):
         """A period's revision grows by one where it was closed and its figures changed, and else not at all."""
