@@ -9,6 +9,9 @@ ABNORMAL = {"cancelled", "failed", "risk"}
 EVENT_COLUMNS = ["event_count", "pv", "uv", "new_user_count"]
 RATIOS = {"aov": ("gmv", "order_count"), "amount_per_buyer": ("gmv", "buyer_count"), "conversion_rate": ("buyer_count", "uv")}
 SUMS = ["gmv", "quantity", "paid_amount", "refund_amount", "net_amount", "event_count", "pv", "new_user_count"]
+# The roles of orders and buyers in ecstats.order_day, as bits.
+ROLES = (("o", 1, "order_count"), ("o", 2, "refund_order_count"), ("o", 4, "abnormal_order_count"), ("o", 8, "paid_order_count"),
+         ("b", 1, "buyer_count"), ("b", 8, "payer_count"))
 PERIODS = {"weekly_kpi": lambda day: day - datetime.timedelta(day.weekday()), "monthly_kpi": lambda day: day.replace(day=1)}
 
 
@@ -76,7 +79,11 @@ class Count:
         groups = collections.defaultdict(lambda: ([], []))
         for line in sold + back:
             groups[line.product, line.region][line.quantity < 0].append(line)
-        found = {}
+        found, roles = {}, collections.Counter()
+        for kind, role, name in ROLES:
+            roles.update({(kind, one): role for one in self.ids(day)[name]})
+        for (kind, one), role in roles.items():
+            found["order_day", str(day), kind, one] = {"roles": role}
         for (product, region), (here, returned) in groups.items():
             found["daily_sales", str(day), product, region, "unknown"] = {
                 "total_sold": sum(line.quantity for line in here), "total_revenue": total(here), "order_count": len({line.order for line in here}),
@@ -94,7 +101,7 @@ class Count:
             if day in self.shop.kept:
                 kept = self.shop.kept[day]
                 kpi = {name: kept["daily_kpi", str(day)][name] for name in EVENT_COLUMNS}
-                found = {key: row for key, row in kept.items() if key[0] not in ("daily_kpi", "daily_sales")}
+                found = {key: row for key, row in kept.items() if key[0] not in ("daily_kpi", "daily_sales", "order_day")}
             sales, orders = self.of_orders(day)
             want.update(found)
             want.update(sales)

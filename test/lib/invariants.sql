@@ -35,6 +35,9 @@ UNION ALL
 SELECT format('%s: user_daily has %s users, daily_kpi says %s', k.day, v.n, k.uv)
   FROM ecstats.daily_kpi k LEFT JOIN visitors v ON v.day = k.day WHERE k.uv <> coalesce(v.n, 0)
 UNION ALL
+SELECT format('%s: the blocks of user_day have %s users, daily_kpi says %s', k.day, sum(u.users), k.uv)
+  FROM ecstats.daily_kpi k LEFT JOIN ecstats.user_day u ON u.day = k.day GROUP BY k.day HAVING k.uv <> coalesce(sum(u.users), 0)
+UNION ALL
 SELECT format('%s: first_seen has %s users, daily_kpi says %s', k.day, n.n, k.new_user_count)
   FROM ecstats.daily_kpi k JOIN state s ON s.day = k.day LEFT JOIN new_users n ON n.day = k.day
  WHERE NOT s.events_gone AND k.new_user_count <> coalesce(n.n, 0)

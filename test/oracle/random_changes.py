@@ -16,7 +16,9 @@ from shop import DAYS, FIRST, LAST, STARTS, ZONE, Shop, Transaction, day_of  # n
 from count import PERIODS, Count, differences  # noqa: E402
 
 RELATIONS = {"daily_kpi": "day", "daily_sales": "day product_id region channel", "daily_events": "day event",
-             "daily_funnel": "day step", "user_daily": "day user_id event"}
+             "daily_funnel": "day step", "user_daily": "day user_id event", "order_day": "day kind id"}
+# What is distinct in orders is stored as blocks of ids with their roles.
+ROLES = "(SELECT d.day, d.kind, u.id, u.number AS roles FROM ecstats.order_day d CROSS JOIN ecstats.rollup_ids_unpack(d.packed) u)"
 STATE = ("complete", "closed_at", "revision")
 
 
@@ -37,6 +39,7 @@ class Run:
         self.asked = FIRST          # the day that was asked for last: it and what is before it is stored
         self.statements, self.wrong, self.dropped, self.step = [], [], 0, 0
         self.open = []              # (transaction, its session, or the name that it is prepared under)
+        self.idle = []              # sessions for these
         self.ends = {"committed late": 0, "rolled back": 0, "prepared": 0, "without a mark": 0}
         self.closes = self.counted = 0
         self.periods = [table for table in PERIODS if self.there("to_regclass('ecstats.%s')" % table)]
@@ -98,12 +101,12 @@ class Run:
             self.step += 1
         if not tx.events and not tx.lines:
             return
-        session = Session(self.db.name)
+        session = self.idle.pop() if self.idle else Session(self.db.name)
         session.run(";\n".join(statements + [statement.rstrip(";") for statement in tx.statements]))
         if self.random.random() < 0.4:
             name = "ecstats_random_%d" % self.step
             session.run("PREPARE TRANSACTION '%s'" % name)
-            session.close()
+            self.idle.append(session)
             session = name
             self.ends["prepared"] += 1
         self.open.append((tx, session))
@@ -120,7 +123,7 @@ class Run:
                 self.session.run("%s PREPARED '%s'" % ("COMMIT" if committed else "ROLLBACK", session))
             else:
                 session.run("COMMIT" if committed else "ROLLBACK")
-                session.close()
+                self.idle.append(session)
             self.ends["committed late" if committed else "rolled back"] += 1
             tx.end(committed)
 
@@ -231,7 +234,7 @@ class Run:
         """What is stored, as {(relation, key): figures}."""
         found = {}
         for table, keys in [*RELATIONS.items(), *((table, "day") for table in periods)]:
-            for row in self.session.rows("SELECT * FROM ecstats.%s %s" % (table, where)):
+            for row in self.session.rows("SELECT * FROM %s t %s" % (ROLES if table == "order_day" else "ecstats." + table, where)):
                 key = (table,) + tuple(row.pop(name) for name in keys.split())
                 found[key] = {name: row[name] if name == "event" else number(row[name]) for name in row if name not in STATE}
         return found
@@ -268,7 +271,8 @@ class Run:
                 self.db.run("ROLLBACK PREPARED '%s'" % session)
             else:
                 session.close()
-        self.session.close()
+        for session in [self.session, *self.idle]:
+            session.close()
 
 
 def main():
