@@ -3593,6 +3593,8 @@ COMMENT ON COLUMN ecstats.user_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.user_daily.user_id IS 'Whose events';
 COMMENT ON COLUMN ecstats.user_daily.event IS 'Event name';
 COMMENT ON COLUMN ecstats.user_daily.event_count IS 'How many of that name';
+COMMENT ON COLUMN ecstats.first_seen.user_id IS 'Who';
+COMMENT ON COLUMN ecstats.first_seen.day IS 'The first closed day with an event of theirs';
 -- sql/43_rollup_partition.sql
 -- Whether what a closed day was counted from is still there: partitions are anybody's to detach and to drop.
 

@@ -85,3 +85,5 @@ COMMENT ON COLUMN ecstats.user_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.user_daily.user_id IS 'Whose events';
 COMMENT ON COLUMN ecstats.user_daily.event IS 'Event name';
 COMMENT ON COLUMN ecstats.user_daily.event_count IS 'How many of that name';
+COMMENT ON COLUMN ecstats.first_seen.user_id IS 'Who';
+COMMENT ON COLUMN ecstats.first_seen.day IS 'The first closed day with an event of theirs';

@@ -284,7 +284,7 @@ def main():
             count_at = 0
             while run.step < steps and not run.wrong:
                 run.act()
-                if run.step - count_at >= 1000 or run.step >= steps:
+                if run.step - count_at >= 1500 or run.step >= steps:
                     run.count_all()
                     count_at = run.step
             if not run.wrong:
