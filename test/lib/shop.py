@@ -110,7 +110,7 @@ class Shop:
         if days:
             day = self.random.choice(days)
         else:
-            day = self.random.choice(self.hot) if self.random.random() < 0.9 else FIRST + datetime.timedelta(self.random.randrange(DAYS))
+            day = self.random.choice(self.hot) if self.hot and self.random.random() < 0.9 else FIRST + datetime.timedelta(self.random.randrange(DAYS))
         local = datetime.datetime.combine(day, self.random.choice([STARTS, datetime.time(12), datetime.time(23, 59)]), ZONE)
         if days:
             shift = datetime.timedelta(minutes=self.random.randrange(180))

@@ -84,23 +84,37 @@ class Run:
         tx.end(committed)
 
     def leave_open(self):
-        """A transaction that another session leaves open, or prepared, over some closes. What it writes into days that were
-        not closed when it began may be without a mark, as that of one that passed its commit's check before the day's end."""
+        """A transaction that another session leaves open, or prepared, over some closes."""
         if len(self.open) >= 3:
             return
-        self.flush()                # it must see what it changes
-        tx, statements = Transaction(self.shop), ["BEGIN"]
-        # What is stored as zeros of a day that was asked for before it had data is closed as well.
-        ahead = [self.until + datetime.timedelta(i) for i in range(1, 4) if self.until + datetime.timedelta(i) <= LAST]
-        if ahead and self.random.random() < 0.5:
-            tx.days = [day for day in ahead if day not in self.shop.detached]
-            statements.append("SET LOCAL ecstats.suppress_marks = on")
-            self.ends["without a mark"] += 1
+        tx = Transaction(self.shop)
         for _ in range(self.random.randrange(1, 4)):
-            (self.random.choice([self.shop.insert_events, self.shop.insert_lines]) if tx.days else self.shop.change)(tx)
+            self.shop.change(tx)
             self.step += 1
+        self.start(tx, ["BEGIN"])
+
+    def without_a_mark(self):
+        """One that writes into a day before its first close and leaves no mark, as that of one that passed its commit's check
+        before the day's end. The close does not see it, and it is over before anything else changes the day, or later."""
+        if self.until == LAST:
+            return
+        self.until += datetime.timedelta(1)
+        tx = Transaction(self.shop)
+        tx.days = [self.until]
+        self.shop.insert_events(tx)
+        self.shop.insert_lines(tx)
+        self.step += 2
+        self.ends["without a mark"] += 1
+        self.start(tx, ["BEGIN", "SET LOCAL ecstats.suppress_marks = on"])
+        self.count_all()
+        if self.random.random() < 0.7:
+            self.finish_open()
+            self.count_all()
+
+    def start(self, tx, statements):
         if not tx.events and not tx.lines:
             return
+        self.flush()                # it must see what it changes
         session = self.idle.pop() if self.idle else Session(self.db.name)
         session.run(";\n".join(statements + [statement.rstrip(";") for statement in tx.statements]))
         if self.random.random() < 0.4:
@@ -110,6 +124,18 @@ class Run:
             session = name
             self.ends["prepared"] += 1
         self.open.append((tx, session))
+
+    def change_little(self):
+        """A change or two that nothing else hides, since all days are as they were counted just before and after."""
+        self.flush()
+        self.session.run("SELECT ecstats_daily('%s')" % self.until)
+        self.check_periods()
+        self.shop.hot = []
+        for _ in range(self.random.choice([1, 1, 2])):
+            self.change()
+            self.step += 1
+        self.count_all()
+        self.shop.warm_up()
 
     def finish_open(self, share=1.0):
         for entry in list(self.open):
@@ -258,7 +284,7 @@ class Run:
     def act(self):
         how = self.random.random()
         self.step += 1
-        for action, share in ((self.close, 0.011), (self.leave_open, 0.008), (self.change_together, 0.01), (self.change_partition, 0.004),
+        for action, share in ((self.close, 0.008), (self.leave_open, 0.006), (self.without_a_mark, 0.0025), (self.change_little, 0.007), (self.change_together, 0.01), (self.change_partition, 0.004),
                               (self.maintain, 0.001), (self.drop, 0.0015), (self.change, 1)):
             if how < share:
                 action()
