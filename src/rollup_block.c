@@ -33,7 +33,8 @@
 
 static void begin_entry(RollupBlockWriter *writer, const char *id, uint32 length);
 static void append_varint(StringInfo to, uint64 value);
-static uint64 read_varint(RollupBlockReader *reader);
+static inline uint64 read_varint(RollupBlockReader *reader);
+static uint64 read_long_varint(RollupBlockReader *reader);
 static void read_id(RollupBlockReader *reader);
 static void corrupt(const RollupBlockReader *reader, const char *reason) __attribute__((noreturn));
 static int compare_counts(const void *a, const void *b);
@@ -339,10 +340,21 @@ ecstats_rollup_reader_counts(RollupBlockReader *reader)
 }
 
 /*
- * read_varint reads a number of up to 63 bits, in its shortest form only.
+ * read_varint reads a number; most are of one byte.
+ */
+static inline uint64
+read_varint(RollupBlockReader *reader)
+{
+	if (reader->at < reader->end && *reader->at < 0x80)
+		return *reader->at++;
+	return read_long_varint(reader);
+}
+
+/*
+ * read_long_varint reads a number of up to 63 bits, in its shortest form only.
  */
 static uint64
-read_varint(RollupBlockReader *reader)
+read_long_varint(RollupBlockReader *reader)
 {
 	uint64 value = 0;
 	int shift;
