@@ -39,6 +39,7 @@ OBJS = \
 	src/rollup_user.o \
 	src/rollup_event.o \
 	src/rollup_event_put.o \
+	src/rollup_parallel.o \
 	src/rollup_order.o \
 	src/rollup_order_put.o \
 	src/rollup_period.o \

@@ -21,6 +21,18 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_scan_events(from_time timestamptz, to_
 COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean, text[]) IS
 	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events that names has not) and u (blocks of users). Errors: 0A000, 22004, 42501, 53200 above config.rollup_memory.';
 
+-- Purpose:   whether the scan of events got help.
+-- Arguments: none.
+-- Result:    parallel workers that took part in this session's last rollup_scan_events; 0 if it ran in one process
+--            (max_parallel_workers_per_gather = 0, tables below min_parallel_table_scan_size, no worker to be had).
+-- Errors:    none.
+-- Touches:   nothing.
+CREATE OR REPLACE FUNCTION ecstats.rollup_scan_workers() RETURNS int
+	LANGUAGE c VOLATILE PARALLEL RESTRICTED
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_workers';
+COMMENT ON FUNCTION ecstats.rollup_scan_workers() IS
+	'Parallel workers that took part in the last rollup_scan_events of this session; 0 if it ran in one process.';
+
 -- Purpose:   everything that is counted from the order lines of a range.
 -- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal;
 --            with_ids: also which orders and buyers there are.

@@ -128,4 +128,12 @@ ecstats_range_table_init(EState *estate, RangeTblEntry *entry)
 	ExecInsertIndexTuples((leaf), (slot), (estate), false, false, NULL, NIL)
 #endif
 
+/* Sends a message and waits for room; 15 asks whether the receiver has to see it at once. */
+#if PG_VERSION_NUM >= 150000
+#define ecstats_queue_send(queue, length, data, flush) \
+	shm_mq_send((queue), (length), (data), false, (flush))
+#else
+#define ecstats_queue_send(queue, length, data, flush) shm_mq_send((queue), (length), (data), false)
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

@@ -13,6 +13,7 @@
  *		rollup_event_put.c  what the scan of events returns
  *		rollup_order.c   the scan of order lines (rollup_order.h)
  *		rollup_period.c  distinct ids over several days
+ *		rollup_parallel.c   the scan of events by several processes
  */
 #ifndef ECSTATS_ROLLUP_H
 #define ECSTATS_ROLLUP_H
@@ -20,8 +21,13 @@
 #include "datatype/timestamp.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "nodes/pg_list.h"
+#include "storage/dsm.h"
+#include "storage/shm_toc.h"
 #include "utils/array.h"
 #include "utils/numeric.h"
+#include "utils/relcache.h"
+#include "utils/snapshot.h"
 
 #include "compat.h"
 #include "ecstats.h"
@@ -367,6 +373,24 @@ rollup_user_add(RollupUsers *users, uint32 ref, RollupUser *user, uint32 event)
 		ecstats_rollup_user_add_far(users, ref, user, event, 256);
 }
 
+/*
+ * rollup_user_add_many counts events (of one number from 0) of a user that somebody has counted before.
+ */
+static inline void
+rollup_user_add_many(RollupUsers *users, uint32 ref, RollupUser *user, uint32 event, int64 count)
+{
+	int64 carry = count;
+
+	if (event < ROLLUP_NEAR)
+	{
+		carry += user->near[event];
+		user->near[event] = (uint8) (carry & 0xFF);
+		carry &= ~INT64CONST(0xFF);
+	}
+	if (carry != 0)
+		ecstats_rollup_user_add_far(users, ref, user, event, carry);
+}
+
 /* ---------------------------------------------------------------- rollup_event.c, rollup_event_put.c */
 
 /* What is known of an event name. */
@@ -406,7 +430,22 @@ typedef struct RollupEventScan
 	uint32 nbytes;
 } RollupEventScan;
 
+struct TableScanDescData;
+
+extern void ecstats_rollup_event_init(RollupEventScan *scan, TimestampTz from_time,
+									  TimestampTz to_time);
+extern void ecstats_rollup_event_scan(RollupEventScan *scan, Relation heap,
+									  struct TableScanDescData *reader);
+extern void ecstats_rollup_event_flush(RollupEventScan *scan);
+extern uint32 ecstats_rollup_event_number(RollupEventScan *scan, uint32 hash, const char *name,
+										  uint32 length);
 extern void ecstats_rollup_event_put(RollupEventScan *scan, EcstatsRows *result, ArrayType *funnel,
 									 ArrayType *names);
+
+/* ---------------------------------------------------------------- rollup_parallel.c */
+
+extern bool ecstats_rollup_parallel_scan(RollupEventScan *scan, const List *heaps,
+										 Snapshot snapshot);
+extern PGDLLEXPORT void ecstats_rollup_parallel_main(dsm_segment *segment, shm_toc *toc);
 
 #endif /* ECSTATS_ROLLUP_H */

@@ -48,17 +48,15 @@ typedef struct EventRow
 
 PG_FUNCTION_INFO_V1(ecstats_rollup_scan_events);
 
-static void scan_init(RollupEventScan *scan, FunctionCallInfo fcinfo);
 static void check_parent(Relation parent);
-static void scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot);
-static void scan_partitions(RollupEventScan *scan, Relation parent, Snapshot snapshot);
+static List *find_heaps(RollupEventScan *scan, List *heaps, Oid relid);
+static List *find_partitions(RollupEventScan *scan, List *heaps, Relation parent);
 static bool bounds_meet_range(RollupEventScan *scan, PartitionBoundInfo bounds, int index);
-static void scan_heap(RollupEventScan *scan, Relation heap, Snapshot snapshot);
+static void scan_heaps(RollupEventScan *scan, const List *heaps, Snapshot snapshot);
 static bool get_row_in_place(HeapTuple tuple, EventRow *row);
 static void get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row);
 static void take_row(RollupEventScan *scan, const EventRow *row);
-static uint32 event_number(RollupEventScan *scan, Datum event);
-static void flush_batch(RollupEventScan *scan);
+static uint32 count_event(RollupEventScan *scan, Datum event);
 
 /*
  * ecstats_rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[],
@@ -73,19 +71,24 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 	EcstatsRows result;
 	RollupEventScan scan;
 	Relation parent;
+	List *heaps = NIL;
 	Snapshot snapshot;
 	int64 *by_event;
 	uint32 i;
 
 	result = ecstats_rows_begin(fcinfo);
-	scan_init(&scan, fcinfo);
+	ecstats_rollup_event_init(&scan, PG_GETARG_TIMESTAMPTZ(0), PG_GETARG_TIMESTAMPTZ(1));
+	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "page_views", &scan.page_views,
+						 &scan.npage_views);
 
 	parent = table_openrv(makeRangeVar("ecstats", "events", -1), AccessShareLock);
 	check_parent(parent);
 	snapshot = RegisterSnapshot(GetActiveSnapshot());
 	if (scan.from_time < scan.to_time)
-		scan_relation(&scan, RelationGetRelid(parent), snapshot);
-	flush_batch(&scan);
+		heaps = find_heaps(&scan, NIL, RelationGetRelid(parent));
+	if (!ecstats_rollup_parallel_scan(&scan, heaps, snapshot))
+		scan_heaps(&scan, heaps, snapshot);
+	list_free(heaps);
 	UnregisterSnapshot(snapshot);
 	table_close(parent, NoLock);
 
@@ -100,16 +103,14 @@ ecstats_rollup_scan_events(PG_FUNCTION_ARGS)
 }
 
 /*
- * scan_init makes an empty state from the arguments.
+ * ecstats_rollup_event_init makes an empty state; page_views is left to whoever returns rows.
  */
-static void
-scan_init(RollupEventScan *scan, FunctionCallInfo fcinfo)
+void
+ecstats_rollup_event_init(RollupEventScan *scan, TimestampTz from_time, TimestampTz to_time)
 {
 	memset(scan, 0, sizeof(*scan));
-	scan->from_time = PG_GETARG_TIMESTAMPTZ(0);
-	scan->to_time = PG_GETARG_TIMESTAMPTZ(1);
-	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "page_views", &scan->page_views,
-						 &scan->npage_views);
+	scan->from_time = from_time;
+	scan->to_time = to_time;
 	ecstats_rollup_space_init(&scan->space);
 	ecstats_rollup_table_init(&scan->names, &scan->space, sizeof(uint32));
 	ecstats_rollup_users_init(&scan->users, &scan->space);
@@ -144,11 +145,11 @@ check_parent(Relation parent)
 }
 
 /*
- * scan_relation scans a table, or what is below a partitioned one. The lock is kept until the
+ * find_heaps appends a table, or what is below a partitioned one. The locks are kept until the
  * transaction ends, as a query would.
  */
-static void
-scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot)
+static List *
+find_heaps(RollupEventScan *scan, List *heaps, Oid relid)
 {
 	Relation rel;
 
@@ -157,10 +158,10 @@ scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot)
 	switch (rel->rd_rel->relkind)
 	{
 		case RELKIND_PARTITIONED_TABLE:
-			scan_partitions(scan, rel, snapshot);
+			heaps = find_partitions(scan, heaps, rel);
 			break;
 		case RELKIND_RELATION:
-			scan_heap(scan, rel, snapshot);
+			heaps = lappend_oid(heaps, relid);
 			break;
 		default:
 			ereport(ERROR,
@@ -170,14 +171,15 @@ scan_relation(RollupEventScan *scan, Oid relid, Snapshot snapshot)
 					 errhint("Attach only ordinary tables to ecstats.events.")));
 	}
 	table_close(rel, NoLock);
+	return heaps;
 }
 
 /*
- * scan_partitions scans the partitions that can have rows of the range: those whose bounds meet it
+ * find_partitions appends the partitions that can have rows of the range: those whose bounds meet it
  * and the default one; all of them if the table is not partitioned by event_time.
  */
-static void
-scan_partitions(RollupEventScan *scan, Relation parent, Snapshot snapshot)
+static List *
+find_partitions(RollupEventScan *scan, List *heaps, Relation parent)
 {
 	PartitionDesc desc = RelationGetPartitionDesc(parent, true);
 	PartitionKey key = RelationGetPartitionKey(parent);
@@ -186,19 +188,20 @@ scan_partitions(RollupEventScan *scan, Relation parent, Snapshot snapshot)
 	int i;
 
 	if (desc->nparts == 0)
-		return;
+		return heaps;
 	if (key->strategy != PARTITION_STRATEGY_RANGE || key->partnatts != 1 ||
 		key->partattrs[0] != event_time)
 	{
 		for (i = 0; i < desc->nparts; i++)
-			scan_relation(scan, desc->oids[i], snapshot);
-		return;
+			heaps = find_heaps(scan, heaps, desc->oids[i]);
+		return heaps;
 	}
 	for (i = 0; i <= bounds->ndatums; i++)
 		if (bounds->indexes[i] >= 0 && bounds_meet_range(scan, bounds, i))
-			scan_relation(scan, desc->oids[bounds->indexes[i]], snapshot);
+			heaps = find_heaps(scan, heaps, desc->oids[bounds->indexes[i]]);
 	if (partition_bound_has_default(bounds))
-		scan_relation(scan, desc->oids[bounds->default_index], snapshot);
+		heaps = find_heaps(scan, heaps, desc->oids[bounds->default_index]);
+	return heaps;
 }
 
 /*
@@ -218,14 +221,32 @@ bounds_meet_range(RollupEventScan *scan, PartitionBoundInfo bounds, int index)
 }
 
 /*
- * scan_heap takes the rows of one table that are in the range.
+ * scan_heaps takes the rows of the tables, in this process alone.
  */
 static void
-scan_heap(RollupEventScan *scan, Relation heap, Snapshot snapshot)
+scan_heaps(RollupEventScan *scan, const List *heaps, Snapshot snapshot)
+{
+	const ListCell *cell;
+	Relation heap;
+
+	foreach (cell, heaps)
+	{
+		heap = table_open(lfirst_oid(cell), NoLock);
+		ecstats_rollup_event_scan(scan, heap, table_beginscan(heap, snapshot, 0, NULL));
+		table_close(heap, NoLock);
+	}
+	ecstats_rollup_event_flush(scan);
+}
+
+/*
+ * ecstats_rollup_event_scan takes what the reader finds in one table, as far as it is in the range,
+ * and ends the reader. The last rows may wait in the batch.
+ */
+void
+ecstats_rollup_event_scan(RollupEventScan *scan, Relation heap, TableScanDesc reader)
 {
 	Oid relid = RelationGetRelid(heap);
 	TupleTableSlot *slot = table_slot_create(heap, NULL);
-	TableScanDesc reader = table_beginscan(heap, snapshot, 0, NULL);
 	AttrNumber columns[SCAN_COLUMNS];
 	uint32 seen = 0;
 	EventRow row;
@@ -316,7 +337,7 @@ take_row(RollupEventScan *scan, const EventRow *row)
 						errmsg("rollup takes ids of up to %d bytes", ROLLUP_MAX_LENGTH),
 						errdetail("A user_id has %u bytes.", length)));
 	if (scan->nrows == BATCH_ROWS || scan->nbytes + length > BATCH_BYTES)
-		flush_batch(scan);
+		ecstats_rollup_event_flush(scan);
 
 	entry = &scan->rows[scan->nrows++];
 	entry->id = scan->bytes + scan->nbytes;
@@ -325,16 +346,16 @@ take_row(RollupEventScan *scan, const EventRow *row)
 	scan->nbytes += length;
 	entry->hash = rollup_hash(&scan->users.table, VARDATA_ANY(id), length);
 	rollup_table_prefetch(&scan->users.table, entry->hash);
-	entry->event = event_number(scan, row->event);
+	entry->event = count_event(scan, row->event);
 	if (id != stored)
 		pfree(id);
 }
 
 /*
- * event_number counts an event and returns the number of its name, a new one for a new name.
+ * count_event counts an event and returns the number of its name.
  */
 static uint32
-event_number(RollupEventScan *scan, Datum event)
+count_event(RollupEventScan *scan, Datum event)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(event);
 	struct varlena *name = rollup_text(stored);
@@ -342,12 +363,31 @@ event_number(RollupEventScan *scan, Datum event)
 	uint32 hash = rollup_hash(&scan->names, VARDATA_ANY(name), length);
 	uint32 ref = rollup_table_guess(&scan->names, hash);
 	RollupRecord *record = ref != 0 ? rollup_record(&scan->names, ref) : NULL;
-	bool found = true;
 	uint32 number;
 
-	if (record == NULL || !rollup_record_is(&scan->names, record, VARDATA_ANY(name), length))
-		record = ecstats_rollup_table_intern(&scan->names, hash, VARDATA_ANY(name), length, &ref,
-											 &found);
+	if (record != NULL && rollup_record_is(&scan->names, record, VARDATA_ANY(name), length))
+		memcpy(&number, record->payload, sizeof(number));
+	else
+		number = ecstats_rollup_event_number(scan, hash, VARDATA_ANY(name), length);
+	scan->events[number].events++;
+	if (name != stored)
+		pfree(name);
+	return number;
+}
+
+/*
+ * ecstats_rollup_event_number returns the number of a name (hashed for scan->names), a new one for a
+ * new name.
+ */
+uint32
+ecstats_rollup_event_number(RollupEventScan *scan, uint32 hash, const char *name, uint32 length)
+{
+	uint32 ref;
+	uint32 number;
+	bool found;
+	RollupRecord *record =
+		ecstats_rollup_table_intern(&scan->names, hash, name, length, &ref, &found);
+
 	if (!found)
 	{
 		if (scan->nevents == scan->max_events)
@@ -363,21 +403,18 @@ event_number(RollupEventScan *scan, Datum event)
 		memcpy(record->payload, &number, sizeof(number));
 		scan->events[number].ref = ref;
 		scan->events[number].page_view =
-			ecstats_rollup_listed(scan->page_views, scan->npage_views, VARDATA_ANY(name), length);
+			ecstats_rollup_listed(scan->page_views, scan->npage_views, name, length);
 	}
 	memcpy(&number, record->payload, sizeof(number));
-	scan->events[number].events++;
-	if (name != stored)
-		pfree(name);
 	return number;
 }
 
 /*
- * flush_batch counts the batch's rows for their users. Three rounds, so that each one finds in the
+ * ecstats_rollup_event_flush counts the batch's rows for their users. Three rounds, so that each one finds in the
  * cache what the round before asked for: slots, records, counters.
  */
-static void
-flush_batch(RollupEventScan *scan)
+void
+ecstats_rollup_event_flush(RollupEventScan *scan)
 {
 	RollupTable *table = &scan->users.table;
 	RollupRecord *record;
