@@ -352,7 +352,7 @@ COMMENT ON FUNCTION ecstats.order_buckets(jsonb) IS
 CREATE FUNCTION ecstats.rollup_scan_events(from_time timestamptz, to_time timestamptz, page_views text[], funnel text[],
 		with_users boolean, names text[] DEFAULT '{}')
 	RETURNS TABLE (kind "char", name text, a bigint, b bigint, packed bytea)
-	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 1000
+	LANGUAGE c STABLE STRICT PARALLEL SAFE COST 1000000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_events';
 COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[], text[], boolean, text[]) IS
 	'One pass over the events of [from_time, to_time): rows of kind t (events, page views), v (users), e (by event), f (funnel steps), with_users also n (numbers of events that names has not) and u (blocks of users). Errors: 0A000, 22004, 42501, 53200 above config.rollup_memory.';
@@ -360,7 +360,7 @@ COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[],
 -- Purpose:   whether the scan of events got help.
 -- Arguments: none.
 -- Result:    parallel workers that took part in this session's last rollup_scan_events; 0 if it ran in one process
---            (max_parallel_workers_per_gather = 0, tables below min_parallel_table_scan_size, no worker to be had).
+--            (max_parallel_workers_per_gather = 0, tables below 8 x min_parallel_table_scan_size, no worker to be had).
 -- Errors:    none.
 -- Touches:   nothing.
 CREATE FUNCTION ecstats.rollup_scan_workers() RETURNS int
@@ -384,7 +384,7 @@ COMMENT ON FUNCTION ecstats.rollup_scan_workers() IS
 CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timestamptz, abnormal text[], with_ids boolean DEFAULT false)
 	RETURNS TABLE (kind "char", product_id text, region text, channel text, quantity bigint, amount numeric, orders bigint,
 		buyers bigint, refund numeric, packed bytea)
-	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
+	LANGUAGE c STABLE STRICT PARALLEL SAFE COST 100000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_orders';
 COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[], boolean) IS
 	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles). Errors: 22003, 22004, 53200 above config.rollup_memory.';

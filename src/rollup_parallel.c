@@ -15,6 +15,7 @@
 #include "executor/instrument.h"
 #include "miscadmin.h"
 #include "optimizer/cost.h"
+#include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
 #include "storage/bufmgr.h"
 #include "storage/shm_mq.h"
@@ -38,6 +39,9 @@
 #define MESSAGE_FULL ((Size) 32 * 1024) /* a message of this size is sent */
 #define FAR_AT_ONCE	 64					/* entries of the overflow that follow a user */
 #define MERGE_ROWS	 128
+
+/* Tables from this many times min_parallel_table_scan_size on are worth a first worker. */
+#define WORTH_A_WORKER 8
 
 typedef struct RollupShared
 {
@@ -165,7 +169,9 @@ ecstats_rollup_parallel_scan(RollupEventScan *scan, const List *heaps, Snapshot 
 	}
 	share(context, scan, heaps, snapshot);
 	queues = open_queues(context);
-	scan_share(scan, context->toc, NoLock);
+	/* As below a Gather: a leader that is to stay out of it works only if nobody else does. */
+	if (parallel_leader_participation || context->nworkers_launched == 0)
+		scan_share(scan, context->toc, NoLock);
 	for (i = 0; i < context->nworkers_launched; i++)
 		merge_worker(scan, context, queues[i]);
 
@@ -181,14 +187,15 @@ ecstats_rollup_parallel_scan(RollupEventScan *scan, const List *heaps, Snapshot 
 }
 
 /*
- * workers_for returns how many workers to ask for: as the planner does, one from
- * min_parallel_table_scan_size on and one more for each time that the tables are three times as
- * large. None where another one is the leader.
+ * workers_for returns how many workers to ask for: one where the tables are large enough, and one
+ * more for each time that they are three times as large, as the planner does. It begins later than
+ * the planner: this scan reads a block in a fraction of the time that the executor takes. None where
+ * another one is the leader.
  */
 static int
 workers_for(const List *heaps)
 {
-	uint64 threshold = (uint64) Max(min_parallel_table_scan_size, 1);
+	uint64 threshold = Max((uint64) min_parallel_table_scan_size * WORTH_A_WORKER, 1);
 	uint64 blocks = 0;
 	int nworkers = 0;
 	const ListCell *cell;
