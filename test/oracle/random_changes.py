@@ -284,7 +284,7 @@ class Run:
     def act(self):
         how = self.random.random()
         self.step += 1
-        for action, share in ((self.close, 0.008), (self.leave_open, 0.006), (self.without_a_mark, 0.0025), (self.change_little, 0.007), (self.change_together, 0.01), (self.change_partition, 0.004),
+        for action, share in ((self.close, 0.008), (self.leave_open, 0.006), (self.without_a_mark, 0.0025), (self.change_little, 0.005), (self.change_together, 0.01), (self.change_partition, 0.004),
                               (self.maintain, 0.001), (self.drop, 0.0015), (self.change, 1)):
             if how < share:
                 action()
@@ -310,7 +310,7 @@ def main():
             count_at = 0
             while run.step < steps and not run.wrong:
                 run.act()
-                if run.step - count_at >= 1500 or run.step >= steps:
+                if run.step - count_at >= 2000 or run.step >= steps:
                     run.count_all()
                     count_at = run.step
             if not run.wrong:
