@@ -54,6 +54,13 @@ milliseconds()
 		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n 1
 }
 
+# total: how long the statements that it reads, one a line, take together, in one session.
+total()
+{
+	sed 's/$/;/' | PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 -c '\timing on' -f - |
+		awk '/^Time: [0-9.]+ ms/ { sum += $2 } END { print sum }'
+}
+
 # processor STATEMENT prints the milliseconds of processor time that it takes of its session's process; unlike
 # the clock's, they do not count what else the machine does.
 processor()
@@ -78,17 +85,18 @@ pairs()
 	verdict "$text" "$goal" < "$list" || missed=$((missed + 1))
 }
 
-# verdict TEXT GOAL reads lines "A B" and judges the median of A / B.
+# verdict TEXT GOAL reads lines "A B" and judges the median of A / B; GOAL "none" is met by everything.
 verdict()
 {
 	/usr/bin/python3 -c '
 import statistics, sys
-text, (sign, wanted) = sys.argv[1], sys.argv[2].split()
+text, goal = sys.argv[1:]
 rows = [tuple(map(float, line.split())) for line in sys.stdin]
 ratios = [a / b for a, b in rows]
 middle = statistics.median(ratios)
-met = middle <= float(wanted) if sign == "<=" else middle >= float(wanted)
-print("%-64s %6.2f  (%.2f - %.2f)  goal %s %s  %s   [%.4g : %.4g]" % (text, middle, min(ratios), max(ratios),
-      sign, wanted, "met" if met else "MISSED", statistics.median(a for a, b in rows), statistics.median(b for a, b in rows)))
+sign, _, wanted = goal.partition(" ")
+met = goal == "none" or (middle <= float(wanted) if sign == "<=" else middle >= float(wanted))
+judged = "" if goal == "none" else "goal %s  %s" % (goal, "met" if met else "MISSED")
+print("%-64s %6.2f  (%.2f - %.2f)  %s   [%.4g : %.4g]" % (text, middle, min(ratios), max(ratios), judged, statistics.median(a for a, b in rows), statistics.median(b for a, b in rows)))
 sys.exit(not met)' "$@"
 }

@@ -79,4 +79,5 @@ def main():
     return missed
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
