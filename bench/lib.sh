@@ -54,10 +54,15 @@ milliseconds()
 		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n 1
 }
 
-# total: how long the statements that it reads, one a line, take together, in one session.
+# total [RELATION…]: how long the statements that it reads, one a line, take together, in one session. Before that the session
+# reads the relations: the kernel maps pages of shared memory into a process one by one, when it uses them first.
 total()
 {
-	sed 's/$/;/' | PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 -c '\timing on' -f - |
+	local relation args=()
+	for relation in "$@"; do args+=(-c "SELECT count(*) FROM $relation"); done
+	sed 's/$/;/' | PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 \
+		-c "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0" "${args[@]}" \
+		-c "RESET enable_indexscan; RESET enable_indexonlyscan; RESET enable_bitmapscan; RESET max_parallel_workers_per_gather" -c '\timing on' -f - |
 		awk '/^Time: [0-9.]+ ms/ { sum += $2 } END { print sum }'
 }
 

@@ -183,5 +183,5 @@ raw_kpi()
 				FROM ecstats.order_lines WHERE ${range//event_time/paid_time} AND quantity > 0) p,
 			(SELECT count(*) AS event_count, count(*) FILTER (WHERE event IN ($(list "${views[@]}"))) AS pv, count(DISTINCT user_id) AS uv
 				FROM ecstats.events WHERE $range) e,
-			(SELECT count(*) AS new_user_count FROM (SELECT user_id FROM ecstats.events GROUP BY user_id HAVING min(event_time) >= $from) f) n" | line
+			(SELECT count(*) AS new_user_count FROM (SELECT user_id FROM ecstats.events GROUP BY user_id HAVING min(event_time) >= $from AND min(event_time) < $to) f) n" | line
 }
