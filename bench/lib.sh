@@ -54,17 +54,22 @@ milliseconds()
 		sed -n 's/^Time: \([0-9.]*\) ms.*/\1/p' | tail -n 1
 }
 
-# total [RELATION…]: how long the statements that it reads, one a line, take together, in one session. Before that the session
-# reads the relations: the kernel maps pages of shared memory into a process one by one, when it uses them first.
+# total [RELATION…]: how long the statements that it reads, one a line, take together, in one session; where on_processor
+# is set, of processor time of its process. Before that the session reads the relations: the kernel maps pages of
+# shared memory into a process one by one, when it uses them first.
 total()
 {
-	local relation args=()
+	local relation args=() scans="enable_indexscan enable_indexonlyscan enable_bitmapscan"
+	for relation in $scans; do args+=(-c "SET $relation = off"); done
+	args+=(-c "SET max_parallel_workers_per_gather = 0")
 	for relation in "$@"; do args+=(-c "SELECT count(*) FROM $relation"); done
-	sed 's/$/;/' | PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 \
-		-c "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off; SET max_parallel_workers_per_gather = 0" "${args[@]}" \
-		-c "RESET enable_indexscan; RESET enable_indexonlyscan; RESET enable_bitmapscan; RESET max_parallel_workers_per_gather" -c '\timing on' -f - |
-		awk '/^Time: [0-9.]+ ms/ { sum += $2 } END { print sum }'
+	for relation in $scans max_parallel_workers_per_gather; do args+=(-c "RESET $relation"); done
+	sed 's/$/;/' | PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 "${args[@]}" \
+		-c "$processor_used" -c '\timing on' -f - -c '\timing off' -c "$processor_used" |
+		awk -v on_processor="${on_processor:-}" '/^processor / { before = after; after = $2; next } /^Time: [0-9.]+ ms/ { sum += $2 }
+			END { if (before != "") print on_processor ? (after - before) / 1e6 : sum }'
 }
+processor_used="SELECT 'processor ' || split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)"
 
 # processor STATEMENT prints the milliseconds of processor time that it takes of its session's process; unlike
 # the clock's, they do not count what else the machine does.

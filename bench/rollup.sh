@@ -235,6 +235,7 @@ duckdb_distinct() { written_pairs | sed "s/ecstats\.events/events/; s/+00'::time
 part_scan()
 {
 	pairs "figures, one process: ours / count(*) of the same rows" "<= 2" run_one_ours run_one_scan_events
+	on_processor=1 pairs "  the same in processor time" "<= 2" run_one_ours run_one_scan_events
 	pairs "figures, as configured: ours / count(*) of the same rows" "<= 2" run_ours run_scan_events
 }
 
