@@ -112,6 +112,10 @@ SQL_PIECES = \
 	sql/49_delivery_claim.sql \
 	sql/49_delivery_settle.sql \
 	sql/50_pipeline.sql \
+	sql/51_rebuild.sql \
+	sql/51_verify_day.sql \
+	sql/51_verify_range.sql \
+	sql/51_verify.sql \
 	sql/52_pipeline_report.sql \
 	sql/53_pipeline_job.sql \
 	sql/54_maintain.sql \

@@ -6262,6 +6262,502 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_live(date) IS
 	'{kpi, sales, funnel, at} of a business day that has begun and is not closed, from raw rows; NULL for a closed or a coming one. Writes nothing.';
 
+-- sql/51_rebuild.sql
+-- Computing stored days anew from raw rows, for years of them: a transaction a day.
+
+-- ecstats.rollup_raw_gone: days of a range whose raw rows are not there any more, or not all of them: dropped by
+-- retention or by somebody, or in a partition that is detached.
+CREATE FUNCTION ecstats.rollup_raw_gone(from_day date, to_day date) RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.day FROM ecstats.day_state s
+	 WHERE s.day BETWEEN from_day AND to_day
+	   AND (s.frozen OR s.orders_dropped OR s.events_dropped OR s.partitioned AND NOT ecstats.rollup_partition_own(s.day))
+	 ORDER BY s.day $$;
+COMMENT ON FUNCTION ecstats.rollup_raw_gone(date, date) IS 'Closed days of a range that cannot be computed anew: raw rows dropped, or their partition detached.';
+
+-- ecstats.rollup_rebuild_refuse: 55000 where a day of the range has lost its raw rows.
+CREATE FUNCTION ecstats.rollup_rebuild_refuse(from_day date, to_day date) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone date[] := array(SELECT ecstats.rollup_raw_gone(from_day, to_day));
+BEGIN
+	IF gone <> '{}' THEN
+		RAISE EXCEPTION 'days whose raw rows are gone cannot be rebuilt'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  DETAIL = format('Days: %s, the first is %s, the last %s.', cardinality(gone), gone[1], gone[cardinality(gone)]),
+				  HINT = 'Their figures stay as they are: leave these days out. A partition of events that was detached can be attached again.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_refuse(date, date) IS '55000 where a day of a range cannot be computed anew from raw rows.';
+
+-- ecstats.rollup_rebuild_days: what a rebuild of a range has to do: its days that are stored, and those that have data.
+-- Days that have neither cost nothing. Refuses before anything is changed.
+CREATE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date, at timestamptz) RETURNS SETOF date
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM ecstats.day_must_have_ended(from_day, at);
+	PERFORM ecstats.day_must_have_ended(to_day, at);
+	IF from_day > to_day THEN
+		RAISE EXCEPTION 'the range of days is upside down'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
+				  HINT = 'Give the earlier day first; both days are part of the range.';
+	END IF;
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_rebuild_refuse(from_day, to_day);
+	PERFORM ecstats.rollup_partitioned();
+	RETURN QUERY SELECT s.day FROM ecstats.rollup_stored_days(from_day, to_day) s(day)
+				 UNION SELECT o.day FROM ecstats.rollup_open_days(to_day + 1) o(day) WHERE o.day >= from_day
+				 ORDER BY 1;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date, timestamptz) IS
+	'Days of a range that are stored or have data, ascending. 22023 unless it is a range of days that have ended, 55000 where raw rows of one are gone, 25000 unless READ COMMITTED.';
+
+-- ecstats.rollup_rebuild_first_seen: users first seen on a day that has no event of theirs, as stored: to their next day.
+-- (A close looks only at those whom the day had before it.) The days that get them are counted when they are computed.
+CREATE FUNCTION ecstats.rollup_rebuild_first_seen(the_day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	seen text[] := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
+	there text[] := ecstats.rollup_among(seen, ecstats.rollup_users(the_day));
+	strangers text[] := '{}';
+BEGIN
+	IF cardinality(there) < cardinality(seen) THEN
+		strangers := array(SELECT u COLLATE "C" FROM unnest(seen) u EXCEPT SELECT u COLLATE "C" FROM unnest(there) u ORDER BY 1);
+	END IF;
+	IF strangers = '{}' THEN
+		RETURN;
+	END IF;
+	WITH m AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_first_merge(the_day, '{}', strangers, ecstats.rollup_next_days(the_day, strangers), true)
+	), dropped AS (
+		DELETE FROM ecstats.first_seen_block f USING m
+		 WHERE m.kind = 'x' AND f.first_user = m.first_user
+		   AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user)
+	)
+	INSERT INTO ecstats.first_seen_block (first_user, users, packed)
+	SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
+	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_first_seen(date) IS 'Moves users whose first day is a day without an event of theirs to the next stored day that has one, or forgets them.';
+
+-- ecstats.rollup_rebuild_day: one day, as ecstats_daily computes it, and in its order of locks. Result: at its first
+-- close true, and the revision that it is at. The day that ended last gets its reports at its first close, as ever;
+-- an older one does not.
+CREATE FUNCTION ecstats.rollup_rebuild_day(the_day date, at timestamptz, OUT first boolean, OUT revision integer, OUT changed boolean)
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	before integer;
+BEGIN
+	at := least(at, clock_timestamp());		-- nobody closes a day by a clock that is ahead
+	PERFORM ecstats.day_must_have_ended(the_day, at);
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_rebuild_refuse(the_day, the_day);	-- a run that was waited for may have dropped them
+	before := (SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	PERFORM ecstats.rollup_rebuild_first_seen(the_day);
+	first := ecstats.rollup_close(the_day, at);
+	PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
+	IF first AND the_day = ecstats.day_of(at) - 1 THEN
+		PERFORM ecstats.rollup_settle(at);
+		PERFORM ecstats.pipeline_queue_reports(the_day);
+	END IF;
+	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
+	changed := NOT first AND rollup_rebuild_day.revision <> before;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date, timestamptz) IS
+	'Computes one ended day anew from raw rows: whether this closed it first, the revision it is at now and whether that is a new one. 22023, 55000, 25000 as ecstats_rebuild.';
+
+-- ecstats.rollup_rebuild_settle: the end of a rebuild: days that may be called complete by now.
+CREATE FUNCTION ecstats.rollup_rebuild_settle(at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_settle(least(at, clock_timestamp()));
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle(timestamptz) IS 'Calls days complete that may be, not by a clock that is ahead.';
+
+-- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
+-- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the
+-- same call again ends it. application_name (pg_stat_activity) says where it is: "ecstats_rebuild 3/365 2026-01-03".
+-- Arguments: from_day, to_day (both inclusive), days that have ended. Errors, before anything is changed: 22023 no such
+-- range, 55000 a day whose raw rows are gone. Called with CALL, outside a transaction block. Touches the rollup tables.
+CREATE PROCEDURE @extschema@.ecstats_rebuild(from_day date, to_day date)
+	LANGUAGE plpgsql AS $$
+DECLARE
+	days pg_catalog.date[];
+	n pg_catalog.int4;
+	done pg_catalog.record;
+	began pg_catalog.timestamptz;
+	took pg_catalog.int8;
+	late pg_catalog.date[] := '{}';
+BEGIN
+	-- COMMIT, and at once SET TRANSACTION, before anything takes a snapshot: one from before its locks misses rows.
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day, pg_catalog.clock_timestamp()));
+	n := pg_catalog.cardinality(days);
+	FOR i IN 1 .. n LOOP
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		began := pg_catalog.clock_timestamp();
+		-- Of this transaction alone: it goes with its end, whichever that is.
+		PERFORM pg_catalog.set_config('application_name', pg_catalog.format('ecstats_rebuild %s/%s %s', i, n, pg_catalog.to_char(days[i], 'YYYY-MM-DD')), true);
+		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i], began);
+		took := pg_catalog.round(1000 * extract(epoch FROM pg_catalog.clock_timestamp() - began));
+		IF done.first AND days[i] < ecstats.day_of(began) - 1 THEN
+			late := late || days[i];
+		END IF;
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		RAISE NOTICE 'day %: %, revision %', days[i], CASE WHEN done.first THEN 'closed' WHEN done.changed THEN 'changed' ELSE 'unchanged' END, done.revision
+			USING DETAIL = pg_catalog.format('Day %s of %s, %s ms.', i, n, took);
+	END LOOP;
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	PERFORM ecstats.rollup_rebuild_settle(pg_catalog.clock_timestamp());
+	COMMIT;
+	IF pg_catalog.cardinality(late) > 0 THEN
+		RAISE NOTICE 'days that were not closed before: %, from % to %; their reports are not sent by themselves',
+			pg_catalog.cardinality(late), late[1], late[pg_catalog.cardinality(late)]
+			USING HINT = pg_catalog.format('SELECT ecstats_report(''daily'', %L) sends one.', late[pg_catalog.cardinality(late)]);
+	END IF;
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.ecstats_rebuild(date, date) IS
+	'Computes each ended day of a range (stored, or with data) anew from raw rows, a transaction and a NOTICE a day, progress in application_name; figures that are as they were keep their revision. 22023 no range of ended days, 55000 raw rows of a day are gone: nothing is changed then.';
+
+-- sql/51_verify_day.sql
+-- The proof, a day at a time: what is stored against what the raw rows say. Reads only. Everything here is STABLE: it
+-- sees the one snapshot of the query that asks, whatever is written meanwhile.
+
+-- ecstats.rollup_unlike: the members of one object that another has not, or has otherwise; all of it where there is no
+-- other, NULL where there is nothing.
+CREATE FUNCTION ecstats.rollup_unlike(a jsonb, b jsonb) RETURNS jsonb
+	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT CASE WHEN a IS NULL OR b IS NULL THEN a
+				ELSE (SELECT coalesce(jsonb_object_agg(m.key, m.value), '{}') FROM jsonb_each(a) m WHERE b -> m.key IS DISTINCT FROM m.value) END $$;
+COMMENT ON FUNCTION ecstats.rollup_unlike(jsonb, jsonb) IS 'Members of a that differ in b; all of a where b is NULL.';
+
+-- ecstats.rollup_verify_users: user_daily of a day against its events. Blocks that are byte for byte what they must be
+-- are not unpacked; of the others, each user and event. A block that holds the right users under a wrong key or number
+-- of users would be found by nobody: these are reported where the users themselves are right.
+CREATE FUNCTION ecstats.rollup_verify_users(the_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH e AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), '{}', '{}', true, ecstats.rollup_names()) s
+		 WHERE s.kind IN ('n', 'u')
+	), unlike AS MATERIALIZED (		-- a name that has no number cannot be stored rightly, whatever the bytes are
+		SELECT d.first_user AS had, d.users AS had_users, d.packed AS old, r.name AS has, r.a AS has_users, r.packed AS new
+		  FROM (SELECT * FROM ecstats.user_day d WHERE d.day = the_day) d
+		  FULL JOIN (SELECT * FROM e WHERE e.kind = 'u') r ON r.name = d.first_user
+		 WHERE (d.users, d.packed) IS DISTINCT FROM (r.a::integer, r.packed) OR EXISTS (SELECT FROM e n WHERE n.kind = 'n')
+	), pairs AS MATERIALIZED (
+		SELECT coalesce(s.user_id, r.user_id) AS user_id, coalesce(s.event, r.event) AS event, s.event_count AS stored, r.event_count AS recomputed
+		  FROM (SELECT c.user_id, n.event, c.event_count FROM unlike u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.old) c
+				  JOIN ecstats.event_names n ON n.event_no = c.event_no) s
+		  FULL JOIN (SELECT c.user_id, n.event, c.event_count FROM unlike u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.new) c
+					   JOIN (SELECT e.a AS event_no, e.name COLLATE "C" AS event FROM e WHERE e.kind = 'n'
+							 UNION ALL SELECT m.event_no, m.event FROM ecstats.event_names m) n ON n.event_no = c.event_no) r
+				 ON r.user_id = s.user_id AND r.event = s.event
+		 WHERE s.event_count IS DISTINCT FROM r.event_count
+	)
+	SELECT jsonb_build_object('user_id', p.user_id, 'event', p.event), CASE WHEN p.stored IS NOT NULL THEN jsonb_build_object('event_count', p.stored) END,
+		   CASE WHEN p.recomputed IS NOT NULL THEN jsonb_build_object('event_count', p.recomputed) END
+	  FROM pairs p
+	UNION ALL
+	SELECT jsonb_build_object('block', coalesce(u.had, u.has)), CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('users', u.had_users) END,
+		   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('users', u.has_users) END
+	  FROM unlike u WHERE NOT EXISTS (SELECT FROM pairs)
+	 ORDER BY 1 $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_users(date) IS 'Users and events of a day whose stored count is not that of the raw rows; blocks with the right users and a wrong key or number of them.';
+
+-- ecstats.rollup_verify_orders: order_day of a day against its order lines, in the same way.
+CREATE FUNCTION ecstats.rollup_verify_orders(the_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH unlike AS MATERIALIZED (
+		SELECT coalesce(d.kind, r.kind) AS kind, d.first_id AS had, d.ids AS had_ids, d.packed AS old, r.product_id AS has, r.quantity AS has_ids, r.packed AS new
+		  FROM (SELECT * FROM ecstats.order_day d WHERE d.day = the_day) d
+		  FULL JOIN (SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal(), true) o
+					  WHERE o.kind IN ('o', 'b')) r ON r.kind = d.kind AND r.product_id = d.first_id
+		 WHERE (d.ids, d.packed) IS DISTINCT FROM (r.quantity::integer, r.packed)
+	), roles AS MATERIALIZED (
+		SELECT coalesce(s.kind, r.kind) AS kind, coalesce(s.id, r.id) AS id, s.number AS stored, r.number AS recomputed
+		  FROM (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.old) c) s
+		  FULL JOIN (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.new) c) r ON r.kind = s.kind AND r.id = s.id
+		 WHERE s.number IS DISTINCT FROM r.number
+	)
+	SELECT jsonb_build_object(CASE r.kind WHEN 'o' THEN 'order_id' ELSE 'user_id' END, r.id),
+		   CASE WHEN r.stored IS NOT NULL THEN jsonb_build_object('roles', r.stored) END,
+		   CASE WHEN r.recomputed IS NOT NULL THEN jsonb_build_object('roles', r.recomputed) END
+	  FROM roles r
+	UNION ALL
+	SELECT jsonb_build_object('block', coalesce(u.had, u.has), 'kind', u.kind), CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('ids', u.had_ids) END,
+		   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('ids', u.has_ids) END
+	  FROM unlike u WHERE NOT EXISTS (SELECT FROM roles)
+	 ORDER BY 1 $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_orders(date) IS 'Orders and buyers of a day whose stored roles (1 sale, 2 return, 4 abnormal, 8 paid, added up) are not those of the raw rows; blocks as rollup_verify_users.';
+
+-- ecstats.rollup_verify_day: one day's stored rows against its raw rows, but for user_daily and order_day. with_events false: these are
+-- gone, what is counted from them is left out. new_users: how many first_seen says, once it is right.
+CREATE FUNCTION ecstats.rollup_verify_day(the_day date, with_events boolean, new_users bigint)
+	RETURNS TABLE (relation text, key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH e AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_events(ecstats.day_start(the_day), ecstats.day_start(the_day + 1),
+												 ecstats.rollup_page_views(), ecstats.rollup_funnel(), false)
+		 WHERE with_events
+	), o AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal())
+	), k AS MATERIALIZED (
+		SELECT k.* FROM ecstats.daily_kpi k WHERE k.day = the_day
+	), r AS MATERIALIZED (
+		SELECT (to_jsonb(ecstats.rollup_kpi(the_day,
+				CASE WHEN with_events
+					 THEN (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v'))
+					 ELSE (SELECT jsonb_build_object('t', jsonb_build_object('a', k.event_count, 'b', k.pv), 'v', jsonb_build_object('a', k.uv)) FROM k) END,
+				(SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))))
+			|| jsonb_build_object('new_user_count', CASE WHEN with_events THEN new_users ELSE (SELECT k.new_user_count FROM k) END))
+			- '{day,complete,closed_at,revision}'::text[] AS kpi
+	), found AS (
+		SELECT 'daily_kpi' AS relation, '{}'::jsonb AS key,
+			   (SELECT to_jsonb(k) - '{day,complete,closed_at,revision}'::text[] FROM k) AS stored, r.kpi AS recomputed
+		  FROM r
+		UNION ALL
+		SELECT 'daily_sales', jsonb_build_object('product_id', coalesce(s.product_id, t.product_id), 'region', coalesce(s.region, t.region),
+												 'channel', coalesce(s.channel, t.channel)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,product_id,region,channel}'::text[] END,
+			   CASE WHEN t.kind IS NOT NULL THEN jsonb_build_object('total_sold', t.quantity, 'total_revenue', t.amount,
+					'order_count', t.orders, 'buyer_count', t.buyers, 'refund_amount', t.refund) END
+		  FROM (SELECT * FROM ecstats.daily_sales s WHERE s.day = the_day) s
+		  FULL JOIN (SELECT * FROM o WHERE o.kind = 's') t ON t.product_id = s.product_id AND t.region = s.region AND t.channel = s.channel
+		 WHERE (s.total_sold, s.total_revenue, s.order_count, s.buyer_count, s.refund_amount)
+			   IS DISTINCT FROM (t.quantity, t.amount, t.orders, t.buyers, t.refund)
+		UNION ALL
+		SELECT 'daily_events', jsonb_build_object('event', coalesce(s.event, t.name)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,event}'::text[] END,
+			   CASE WHEN t.kind IS NOT NULL THEN jsonb_build_object('event_count', t.a, 'user_count', t.b) END
+		  FROM (SELECT * FROM ecstats.daily_events s WHERE s.day = the_day AND with_events) s
+		  FULL JOIN (SELECT * FROM e WHERE e.kind = 'e') t ON t.name = s.event
+		 WHERE (s.event_count, s.user_count) IS DISTINCT FROM (t.a, t.b)
+		UNION ALL
+		SELECT 'daily_funnel', jsonb_build_object('step', coalesce(s.step, t.a)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,step}'::text[] END,
+			   CASE WHEN t.kind IS NOT NULL THEN jsonb_build_object('event', t.name, 'user_count', t.b) END
+		  FROM (SELECT * FROM ecstats.daily_funnel s WHERE s.day = the_day AND with_events) s
+		  FULL JOIN (SELECT * FROM e WHERE e.kind = 'f') t ON t.a = s.step
+		 WHERE (s.event, s.user_count) IS DISTINCT FROM (t.name, t.b)
+	)
+	SELECT f.relation, f.key, ecstats.rollup_unlike(f.stored, f.recomputed), ecstats.rollup_unlike(f.recomputed, f.stored)
+	  FROM found f WHERE f.stored IS DISTINCT FROM f.recomputed
+	 ORDER BY f.relation, f.key $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_day(date, boolean, bigint) IS
+	'Rows of daily_kpi, daily_sales, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
+
+-- sql/51_verify_range.sql
+-- The proof of what spans days: who was seen first when, weeks and months. Held against what is stored of the days, which
+-- is held against raw rows day by day.
+
+-- ecstats.rollup_verify_first_seen: users of a range of days whose first day is not the first stored day that has them.
+-- Nothing but stored days counts, here as in first_seen. A first day that has no rows of users cannot be held against them.
+CREATE FUNCTION ecstats.rollup_verify_first_seen(from_day date, to_day date)
+	RETURNS TABLE (user_id text, stored date, recomputed date)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+DECLARE
+	users text[];
+	stored_days date[];
+	days date[];
+BEGIN
+	SELECT array_agg(x.user_id), array_agg(x.stored), array_agg(x.day) INTO users, stored_days, days
+	  FROM (SELECT coalesce(u.user_id, f.user_id) AS user_id, f.day AS stored, u.day
+			  FROM (SELECT c.user_id COLLATE "C" AS user_id, min(d.day) AS day
+					  FROM ecstats.user_day d CROSS JOIN LATERAL ecstats.rollup_users_unpack(d.packed) c
+					 WHERE d.day BETWEEN from_day AND to_day GROUP BY 1) u
+			  FULL JOIN ecstats.first_seen f ON f.user_id = u.user_id
+			 WHERE u.day < f.day OR f.day IS NULL
+				OR f.day BETWEEN from_day AND to_day AND u.day IS DISTINCT FROM f.day
+				   AND f.day IN (SELECT k.day FROM ecstats.daily_kpi k)) x;
+	IF users IS NULL THEN
+		RETURN;
+	END IF;
+	RETURN QUERY
+		SELECT v.user_id, v.stored, least(v.day, o.day)
+		  FROM unnest(users, stored_days, days) v(user_id, stored, day)
+		  LEFT JOIN (SELECT d.user_id, min(d.day) AS day FROM ecstats.user_daily d
+					  WHERE (d.day < from_day OR d.day > to_day) AND d.user_id IN (SELECT unnest(users))
+					  GROUP BY d.user_id) o ON o.user_id = v.user_id
+		 ORDER BY v.user_id COLLATE "C";
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_verify_first_seen(date, date) IS
+	'Users of the stored days of a range, or first seen on one of them, whose first day is not the first stored day with an event of theirs; recomputed is that day, NULL where there is none.';
+
+-- ecstats.rollup_verify_period: a week or month against the stored days of it: what adds up is added up, what is
+-- distinct is counted in plain SQL over the users, orders and buyers of these days.
+CREATE FUNCTION ecstats.rollup_verify_period(first_day date, next_day date) RETURNS jsonb
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	WITH k AS MATERIALIZED (
+		SELECT k.* FROM ecstats.daily_kpi k WHERE k.day >= first_day AND k.day < next_day
+	), ids AS MATERIALIZED (
+		SELECT o.kind, c.id COLLATE "C" AS id, bit_or(c.number) AS roles
+		  FROM ecstats.order_day o CROSS JOIN LATERAL ecstats.rollup_ids_unpack(o.packed) c
+		 WHERE o.day IN (SELECT k.day FROM k) GROUP BY 1, 2
+	), sums AS (
+		SELECT sum(k.gmv) AS gmv, sum(k.quantity) AS quantity, sum(k.paid_amount) AS paid_amount, sum(k.refund_amount) AS refund_amount,
+			   sum(k.net_amount) AS net_amount, sum(k.event_count) AS event_count, sum(k.pv) AS pv, sum(k.new_user_count) AS new_user_count FROM k
+	), counts AS (
+		SELECT count(*) FILTER (WHERE i.kind = 'o' AND i.roles & 1 > 0) AS order_count, count(*) FILTER (WHERE i.kind = 'b' AND i.roles & 1 > 0) AS buyer_count,
+			   count(*) FILTER (WHERE i.kind = 'o' AND i.roles & 8 > 0) AS paid_order_count, count(*) FILTER (WHERE i.kind = 'b' AND i.roles & 8 > 0) AS payer_count,
+			   count(*) FILTER (WHERE i.kind = 'o' AND i.roles & 2 > 0) AS refund_order_count, count(*) FILTER (WHERE i.kind = 'o' AND i.roles & 4 > 0) AS abnormal_order_count,
+			   (SELECT count(*) FROM (SELECT c.user_id COLLATE "C" FROM ecstats.user_day u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.packed) c
+									  WHERE u.day IN (SELECT k.day FROM k) GROUP BY 1) v) AS uv
+		  FROM ids i
+	)
+	SELECT CASE WHEN s.gmv IS NOT NULL THEN to_jsonb(s) || to_jsonb(c) || jsonb_build_object('aov', s.gmv / nullif(c.order_count, 0),
+			'amount_per_buyer', s.gmv / nullif(c.buyer_count, 0), 'conversion_rate', c.buyer_count::numeric / nullif(c.uv, 0)) END
+	  FROM sums s CROSS JOIN counts c $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_period(date, date) IS 'Figures of the stored days from first_day to before next_day as an object of daily_kpi''s columns; NULL where no day is stored.';
+
+-- ecstats.rollup_verify_periods: the weeks and months that a range of days meets.
+CREATE FUNCTION ecstats.rollup_verify_periods(from_day date, to_day date) RETURNS TABLE (day date, relation text, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT p.day, p.relation, ecstats.rollup_unlike(p.stored, r.kpi), ecstats.rollup_unlike(r.kpi, p.stored)
+	  FROM (SELECT w.day, 'weekly_kpi' AS relation, (w.day + interval '7 days')::date AS next_day, to_jsonb(k) - '{day,complete,closed_at,revision}'::text[] AS stored
+			  FROM (SELECT date_trunc('week', d.day::timestamp)::date FROM ecstats.daily_kpi d UNION SELECT d.day FROM ecstats.weekly_kpi d) w(day)
+			  LEFT JOIN ecstats.weekly_kpi k ON k.day = w.day
+			UNION ALL
+			SELECT m.day, 'monthly_kpi', (m.day + interval '1 month')::date, to_jsonb(k) - '{day,complete,closed_at,revision}'::text[]
+			  FROM (SELECT date_trunc('month', d.day::timestamp)::date FROM ecstats.daily_kpi d UNION SELECT d.day FROM ecstats.monthly_kpi d) m(day)
+			  LEFT JOIN ecstats.monthly_kpi k ON k.day = m.day) p
+	 CROSS JOIN LATERAL (SELECT ecstats.rollup_verify_period(p.day, p.next_day) AS kpi OFFSET 0) r
+	 WHERE p.day <= to_day AND p.next_day > from_day AND p.stored IS DISTINCT FROM r.kpi
+	 ORDER BY p.day, p.relation DESC $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_periods(date, date) IS 'Rows of weekly_kpi and monthly_kpi of a range of days that are not what the stored days say: of each what differs.';
+
+-- sql/51_verify.sql
+-- The proof of a range of days.
+
+-- ecstats.rollup_stored_days: days of a range of which anything is stored, by hops along the keys.
+CREATE FUNCTION ecstats.rollup_stored_days(from_day date, to_day date) RETURNS SETOF date
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	days date[] := '{}';
+	relation regclass;
+	d date;
+BEGIN
+	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
+		EXECUTE format('SELECT min(day) FROM %s WHERE day >= $1', relation) INTO d USING from_day;
+		WHILE d <= to_day LOOP
+			days := days || d;
+			EXECUTE format('SELECT min(day) FROM %s WHERE day > $1', relation) INTO d USING d;
+		END LOOP;
+	END LOOP;
+	RETURN QUERY SELECT DISTINCT x FROM unnest(days) x ORDER BY 1;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_stored_days(date, date) IS 'Business days of a range of which something is stored, ascending.';
+
+-- ecstats.rollup_verify_notice: says what a proof could not hold against anything.
+CREATE FUNCTION ecstats.rollup_verify_notice(what text, days date[], cure text) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF cardinality(days) > 0 THEN
+		RAISE NOTICE '%: %', what, cardinality(days)
+			USING DETAIL = format('From %s to %s.', days[1], days[cardinality(days)]), HINT = cure;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_verify_notice(text, date[], text) IS 'A NOTICE of days, with their number, the first and the last; none where there are no days.';
+
+-- ecstats_verify: holds every stored figure of a range of days against what the raw rows say, computed by the same
+-- scans. Writes nothing, changes nothing, and sees one snapshot, whatever is written meanwhile.
+-- Arguments: from_day, to_day (both inclusive; NULL or left out: no bound). Result: a row for each stored row that is
+-- not what it must be, with what differs in it (stored NULL: it is not there; recomputed NULL: it must not be); none
+-- where all is right. first_seen is held against user_daily, weeks and months against the stored days. NOTICEs
+-- name the days that could not be held against anything (raw rows gone, not closed yet) and those that changed since
+-- they were computed. Errors: 22023 a range that is upside down.
+CREATE FUNCTION @extschema@.ecstats_verify(from_day date DEFAULT NULL, to_day date DEFAULT NULL)
+	RETURNS TABLE (day date, relation text, key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	first_day date := coalesce(from_day, '-infinity');
+	last_day date := coalesce(to_day, 'infinity');
+	d date;
+	state ecstats.day_state;
+	with_events boolean;
+	days date[];
+	frozen date[] := '{}';
+	no_events date[] := '{}';
+	users text[];
+	wrong date[];
+	right_days date[];
+	new_users jsonb;
+BEGIN
+	IF first_day > last_day THEN
+		RAISE EXCEPTION 'the range of days is upside down'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
+				  HINT = 'Give the earlier day first; both days are part of the range.';
+	END IF;
+	days := array(SELECT ecstats.rollup_stored_days(first_day, last_day));
+
+	-- Who was seen first when; then how many new users a day must have.
+	SELECT array_agg(v.user_id), array_agg(v.stored), array_agg(v.recomputed) INTO users, wrong, right_days
+	  FROM ecstats.rollup_verify_first_seen(first_day, last_day) v;
+	SELECT jsonb_object_agg(to_char(n.day, 'YYYY-MM-DD'), n.users) INTO new_users
+	  FROM (SELECT c.day, sum(c.users) AS users
+			  FROM (SELECT f.day, count(*) AS users FROM ecstats.first_seen f WHERE f.day BETWEEN first_day AND last_day GROUP BY f.day
+					UNION ALL SELECT w, -1 FROM unnest(wrong) w
+					UNION ALL SELECT r, 1 FROM unnest(right_days) r) c
+			 WHERE c.day IS NOT NULL GROUP BY c.day) n;
+
+	FOREACH d IN ARRAY days LOOP
+		SELECT * INTO state FROM ecstats.day_state s WHERE s.day = d;
+		IF state.frozen OR state.orders_dropped THEN
+			frozen := frozen || d;
+			CONTINUE;
+		END IF;
+		with_events := NOT coalesce(state.events_dropped OR state.partitioned AND NOT ecstats.rollup_partition_own(d), false);
+		RETURN QUERY SELECT d, v.* FROM ecstats.rollup_verify_day(d, with_events, coalesce((new_users ->> to_char(d, 'YYYY-MM-DD'))::bigint, 0)) v;
+		RETURN QUERY SELECT d, 'order_day', v.* FROM ecstats.rollup_verify_orders(d) v;
+		IF with_events THEN
+			RETURN QUERY SELECT d, 'user_daily', v.* FROM ecstats.rollup_verify_users(d) v;
+		ELSE
+			no_events := no_events || d;
+		END IF;
+	END LOOP;
+	-- At the day where it must be, if that is in the range.
+	RETURN QUERY SELECT CASE WHEN v.recomputed BETWEEN first_day AND last_day THEN v.recomputed ELSE coalesce(v.stored, v.recomputed) END, 'first_seen',
+						jsonb_build_object('user_id', v.user_id),
+						CASE WHEN v.stored IS NOT NULL THEN jsonb_build_object('day', v.stored) END,
+						CASE WHEN v.recomputed IS NOT NULL THEN jsonb_build_object('day', v.recomputed) END
+				   FROM unnest(users, wrong, right_days) v(user_id, stored, recomputed);
+
+	RETURN QUERY SELECT NULL::date, 'first_seen', jsonb_build_object('block', b.first_user), jsonb_build_object('users', b.users),
+						jsonb_build_object('users', c.users, 'block', c.first_user)
+				   FROM ecstats.first_seen_block b
+				  CROSS JOIN LATERAL (SELECT count(*) AS users, min(i.id COLLATE "C") AS first_user FROM ecstats.rollup_ids_unpack(b.packed) i) c
+				  WHERE (b.users, b.first_user) IS DISTINCT FROM (c.users::integer, c.first_user);
+	RETURN QUERY SELECT v.day, v.relation, '{}'::jsonb, v.stored, v.recomputed FROM ecstats.rollup_verify_periods(first_day, last_day) v;
+
+	PERFORM ecstats.rollup_verify_notice('days left out because their order lines were dropped', frozen, 'Their figures are final: nothing is left to hold them against.');
+	PERFORM ecstats.rollup_verify_notice('days of which what is counted from events was left out because these are gone', no_events,
+										 'A partition that was detached can be attached again.');
+	PERFORM ecstats.rollup_verify_notice('days that changed since they were computed', array(
+		SELECT s FROM ecstats.rollup_stale_days() s WHERE s BETWEEN first_day AND last_day ORDER BY s), 'SELECT ecstats_daily() computes them again.');
+	PERFORM ecstats.rollup_verify_notice('days with data that are not closed yet', array(
+		SELECT o FROM ecstats.rollup_open_days(least(last_day + 1, ecstats.day_of(clock_timestamp()))) o WHERE o >= first_day ORDER BY o),
+		'SELECT ecstats_daily() closes them.');
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_verify(date, date) IS
+	'Stored figures of a range of days (NULL: no bound) that are not what the raw rows say: a row each, with what differs; none where all is right. Writes nothing. NOTICEs name what cannot be recomputed and what waits for ecstats_daily. 22023 for a range that is upside down.';
+
 -- sql/52_pipeline_report.sql
 -- From a message to deliveries: where reports, channels and the queue meet.
 
@@ -7994,7 +8490,8 @@ CREATE FUNCTION ecstats.profile_privileges()
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_daily,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
-		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name}'::text[]) v
+		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
+		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,ecstats_verify}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v

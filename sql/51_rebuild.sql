@@ -1,0 +1,171 @@
+-- sql/51_rebuild.sql
+-- Computing stored days anew from raw rows, for years of them: a transaction a day.
+
+-- ecstats.rollup_raw_gone: days of a range whose raw rows are not there any more, or not all of them: dropped by
+-- retention or by somebody, or in a partition that is detached.
+CREATE OR REPLACE FUNCTION ecstats.rollup_raw_gone(from_day date, to_day date) RETURNS SETOF date
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT s.day FROM ecstats.day_state s
+	 WHERE s.day BETWEEN from_day AND to_day
+	   AND (s.frozen OR s.orders_dropped OR s.events_dropped OR s.partitioned AND NOT ecstats.rollup_partition_own(s.day))
+	 ORDER BY s.day $$;
+COMMENT ON FUNCTION ecstats.rollup_raw_gone(date, date) IS 'Closed days of a range that cannot be computed anew: raw rows dropped, or their partition detached.';
+
+-- ecstats.rollup_rebuild_refuse: 55000 where a day of the range has lost its raw rows.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_refuse(from_day date, to_day date) RETURNS void
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	gone date[] := array(SELECT ecstats.rollup_raw_gone(from_day, to_day));
+BEGIN
+	IF gone <> '{}' THEN
+		RAISE EXCEPTION 'days whose raw rows are gone cannot be rebuilt'
+			USING ERRCODE = 'object_not_in_prerequisite_state',
+				  DETAIL = format('Days: %s, the first is %s, the last %s.', cardinality(gone), gone[1], gone[cardinality(gone)]),
+				  HINT = 'Their figures stay as they are: leave these days out. A partition of events that was detached can be attached again.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_refuse(date, date) IS '55000 where a day of a range cannot be computed anew from raw rows.';
+
+-- ecstats.rollup_rebuild_days: what a rebuild of a range has to do: its days that are stored, and those that have data.
+-- Days that have neither cost nothing. Refuses before anything is changed.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date, at timestamptz) RETURNS SETOF date
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM ecstats.day_must_have_ended(from_day, at);
+	PERFORM ecstats.day_must_have_ended(to_day, at);
+	IF from_day > to_day THEN
+		RAISE EXCEPTION 'the range of days is upside down'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
+				  HINT = 'Give the earlier day first; both days are part of the range.';
+	END IF;
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_rebuild_refuse(from_day, to_day);
+	PERFORM ecstats.rollup_partitioned();
+	RETURN QUERY SELECT s.day FROM ecstats.rollup_stored_days(from_day, to_day) s(day)
+				 UNION SELECT o.day FROM ecstats.rollup_open_days(to_day + 1) o(day) WHERE o.day >= from_day
+				 ORDER BY 1;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date, timestamptz) IS
+	'Days of a range that are stored or have data, ascending. 22023 unless it is a range of days that have ended, 55000 where raw rows of one are gone, 25000 unless READ COMMITTED.';
+
+-- ecstats.rollup_rebuild_first_seen: users first seen on a day that has no event of theirs, as stored: to their next day.
+-- (A close looks only at those whom the day had before it.) The days that get them are counted when they are computed.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_first_seen(the_day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	seen text[] := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
+	there text[] := ecstats.rollup_among(seen, ecstats.rollup_users(the_day));
+	strangers text[] := '{}';
+BEGIN
+	IF cardinality(there) < cardinality(seen) THEN
+		strangers := array(SELECT u COLLATE "C" FROM unnest(seen) u EXCEPT SELECT u COLLATE "C" FROM unnest(there) u ORDER BY 1);
+	END IF;
+	IF strangers = '{}' THEN
+		RETURN;
+	END IF;
+	WITH m AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_first_merge(the_day, '{}', strangers, ecstats.rollup_next_days(the_day, strangers), true)
+	), dropped AS (
+		DELETE FROM ecstats.first_seen_block f USING m
+		 WHERE m.kind = 'x' AND f.first_user = m.first_user
+		   AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user)
+	)
+	INSERT INTO ecstats.first_seen_block (first_user, users, packed)
+	SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
+	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_first_seen(date) IS 'Moves users whose first day is a day without an event of theirs to the next stored day that has one, or forgets them.';
+
+-- ecstats.rollup_rebuild_day: one day, as ecstats_daily computes it, and in its order of locks. Result: at its first
+-- close true, and the revision that it is at. The day that ended last gets its reports at its first close, as ever;
+-- an older one does not.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_day(the_day date, at timestamptz, OUT first boolean, OUT revision integer, OUT changed boolean)
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	before integer;
+BEGIN
+	at := least(at, clock_timestamp());		-- nobody closes a day by a clock that is ahead
+	PERFORM ecstats.day_must_have_ended(the_day, at);
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_rebuild_refuse(the_day, the_day);	-- a run that was waited for may have dropped them
+	before := (SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	PERFORM ecstats.rollup_rebuild_first_seen(the_day);
+	first := ecstats.rollup_close(the_day, at);
+	PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
+	IF first AND the_day = ecstats.day_of(at) - 1 THEN
+		PERFORM ecstats.rollup_settle(at);
+		PERFORM ecstats.pipeline_queue_reports(the_day);
+	END IF;
+	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
+	changed := NOT first AND rollup_rebuild_day.revision <> before;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date, timestamptz) IS
+	'Computes one ended day anew from raw rows: whether this closed it first, the revision it is at now and whether that is a new one. 22023, 55000, 25000 as ecstats_rebuild.';
+
+-- ecstats.rollup_rebuild_settle: the end of a rebuild: days that may be called complete by now.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_settle(at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
+	PERFORM ecstats.rollup_lock();
+	PERFORM ecstats.rollup_settle(least(at, clock_timestamp()));
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle(timestamptz) IS 'Calls days complete that may be, not by a clock that is ahead.';
+
+-- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
+-- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the
+-- same call again ends it. application_name (pg_stat_activity) says where it is: "ecstats_rebuild 3/365 2026-01-03".
+-- Arguments: from_day, to_day (both inclusive), days that have ended. Errors, before anything is changed: 22023 no such
+-- range, 55000 a day whose raw rows are gone. Called with CALL, outside a transaction block. Touches the rollup tables.
+CREATE OR REPLACE PROCEDURE @extschema@.ecstats_rebuild(from_day date, to_day date)
+	LANGUAGE plpgsql AS $$
+DECLARE
+	days pg_catalog.date[];
+	n pg_catalog.int4;
+	done pg_catalog.record;
+	began pg_catalog.timestamptz;
+	took pg_catalog.int8;
+	late pg_catalog.date[] := '{}';
+BEGIN
+	-- COMMIT, and at once SET TRANSACTION, before anything takes a snapshot: one from before its locks misses rows.
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day, pg_catalog.clock_timestamp()));
+	n := pg_catalog.cardinality(days);
+	FOR i IN 1 .. n LOOP
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		began := pg_catalog.clock_timestamp();
+		-- Of this transaction alone: it goes with its end, whichever that is.
+		PERFORM pg_catalog.set_config('application_name', pg_catalog.format('ecstats_rebuild %s/%s %s', i, n, pg_catalog.to_char(days[i], 'YYYY-MM-DD')), true);
+		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i], began);
+		took := pg_catalog.round(1000 * extract(epoch FROM pg_catalog.clock_timestamp() - began));
+		IF done.first AND days[i] < ecstats.day_of(began) - 1 THEN
+			late := late || days[i];
+		END IF;
+		COMMIT;
+		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+		RAISE NOTICE 'day %: %, revision %', days[i], CASE WHEN done.first THEN 'closed' WHEN done.changed THEN 'changed' ELSE 'unchanged' END, done.revision
+			USING DETAIL = pg_catalog.format('Day %s of %s, %s ms.', i, n, took);
+	END LOOP;
+	COMMIT;
+	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+	PERFORM ecstats.rollup_rebuild_settle(pg_catalog.clock_timestamp());
+	COMMIT;
+	IF pg_catalog.cardinality(late) > 0 THEN
+		RAISE NOTICE 'days that were not closed before: %, from % to %; their reports are not sent by themselves',
+			pg_catalog.cardinality(late), late[1], late[pg_catalog.cardinality(late)]
+			USING HINT = pg_catalog.format('SELECT ecstats_report(''daily'', %L) sends one.', late[pg_catalog.cardinality(late)]);
+	END IF;
+END
+$$;
+COMMENT ON PROCEDURE @extschema@.ecstats_rebuild(date, date) IS
+	'Computes each ended day of a range (stored, or with data) anew from raw rows, a transaction and a NOTICE a day, progress in application_name; figures that are as they were keep their revision. 22023 no range of ended days, 55000 raw rows of a day are gone: nothing is changed then.';
+
