@@ -5,7 +5,7 @@
 #   TESTS="unit regress" bash test/run.sh
 #   TESTS=regress REGRESS="event order" bash test/run.sh
 #
-# Parts: layers sql unit fuzz regress isolation oracle pusher source cron dump cdc clients mysql encoding. Each runs against a private
+# Parts: layers sql unit fuzz regress isolation oracle pusher source cron dump crash cdc clients mysql encoding. Each runs against a private
 # cluster and prints lines "ok N - …", "not ok N - …" or "skip …".
 #   PG_CONFIG        the PostgreSQL to test with
 #   ECSTATS_SHARED   the shared data and vectors (default ../shared)
@@ -18,7 +18,7 @@ cd "$root" || exit 1
 # shellcheck source=lib/cluster.sh
 . test/lib/cluster.sh
 
-parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher source cron dump cdc clients mysql encoding}
+parts=${TESTS:-layers sql unit fuzz regress isolation oracle pusher source cron dump crash cdc clients mysql encoding}
 passed=0
 failed=0
 skipped=0
@@ -252,6 +252,11 @@ part_dump()
 	bash test/dump/run.sh
 }
 
+part_crash()
+{
+	bash test/crash/run.sh
+}
+
 part_cdc()
 {
 	bash test/cdc/run.sh
@@ -293,7 +298,7 @@ cluster_env "$work/cluster"
 
 for part in $parts; do
 	case $part in
-		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | source | cron | dump | cdc | clients | mysql | encoding) ;;
+		layers | sql | unit | fuzz | regress | isolation | oracle | pusher | source | cron | dump | crash | cdc | clients | mysql | encoding) ;;
 		*) echo "there is no part $part"; failed=$((failed + 1)); continue ;;
 	esac
 	part_started=$SECONDS
