@@ -38,6 +38,7 @@ OBJS = \
 	src/rollup_money.o \
 	src/rollup_user.o \
 	src/rollup_event.o \
+	src/rollup_heap.o \
 	src/rollup_event_put.o \
 	src/rollup_parallel.o \
 	src/rollup_order.o \

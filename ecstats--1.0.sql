@@ -102,6 +102,7 @@ CREATE TABLE ecstats.config (
 	max_running_jobs		integer NOT NULL DEFAULT 10,
 	operators_channel		text,
 	rollup_memory			integer NOT NULL DEFAULT 4096,
+	rollup_workers			integer NOT NULL DEFAULT 0,
 	CONSTRAINT config_is_one_row CHECK (singleton),
 	CONSTRAINT config_timezone_is_an_iana_name CHECK (ecstats.timezone_valid(timezone)),
 	CONSTRAINT config_day_starts_at_before_24_00 CHECK (day_starts_at < '24:00'),
@@ -114,7 +115,8 @@ CREATE TABLE ecstats.config (
 	CONSTRAINT config_abnormal_statuses_without_null CHECK (array_position(abnormal_statuses, NULL) IS NULL),
 	CONSTRAINT config_delivery_lease_5_seconds_to_1_hour CHECK (delivery_lease BETWEEN interval '5 seconds' AND interval '1 hour'),
 	CONSTRAINT config_max_running_jobs_1_to_1000 CHECK (max_running_jobs BETWEEN 1 AND 1000),
-	CONSTRAINT config_rollup_memory_1_mb_to_1_tb CHECK (rollup_memory BETWEEN 1 AND 1048576)
+	CONSTRAINT config_rollup_memory_1_mb_to_1_tb CHECK (rollup_memory BETWEEN 1 AND 1048576),
+	CONSTRAINT config_rollup_workers_0_to_64 CHECK (rollup_workers BETWEEN 0 AND 64)
 );
 COMMENT ON TABLE ecstats.config IS 'Settings of ecstats: one row, changed with UPDATE';
 COMMENT ON COLUMN ecstats.config.singleton IS 'Always true: there is one row';
@@ -131,7 +133,8 @@ COMMENT ON COLUMN ecstats.config.abnormal_statuses IS 'Order statuses that count
 COMMENT ON COLUMN ecstats.config.delivery_lease IS 'How long a claimed delivery may stay unanswered before it is put back';
 COMMENT ON COLUMN ecstats.config.max_running_jobs IS 'Job runs at once';
 COMMENT ON COLUMN ecstats.config.operators_channel IS 'Name of the channel that is told of failures; NULL: nobody is told';
-COMMENT ON COLUMN ecstats.config.rollup_memory IS 'Megabytes that computing a day may take, some 100 bytes a user of the day; above it fails with 53200';
+COMMENT ON COLUMN ecstats.config.rollup_memory IS 'Megabytes that computing a day may take, some 100 bytes a user of the day; above it, in any of its processes, it fails with 53200';
+COMMENT ON COLUMN ecstats.config.rollup_workers IS 'Parallel workers that may help to scan a large day''s events; they pay where processors are idle and shared memory is in huge pages';
 
 CREATE FUNCTION ecstats.config_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_config_changed';
@@ -360,7 +363,7 @@ COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[],
 -- Purpose:   whether the scan of events got help.
 -- Arguments: none.
 -- Result:    parallel workers that took part in this session's last rollup_scan_events; 0 if it ran in one process
---            (max_parallel_workers_per_gather = 0, tables below 8 x min_parallel_table_scan_size, no worker to be had).
+--            (config.rollup_workers = 0, tables below 8 x min_parallel_table_scan_size, no worker to be had).
 -- Errors:    none.
 -- Touches:   nothing.
 CREATE FUNCTION ecstats.rollup_scan_workers() RETURNS int
@@ -3143,7 +3146,7 @@ BEGIN
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'u' AND e.name = d.first_user)
 	), users_written AS (
 		INSERT INTO ecstats.user_day AS d (day, first_user, users, packed) SELECT the_day, e.name, e.a, e.packed FROM e WHERE e.kind = 'u'
-		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE d.packed <> excluded.packed
+		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE (d.users, d.packed) <> (excluded.users, excluded.packed)
 	), events_gone AS (
 		DELETE FROM ecstats.daily_events d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
@@ -3180,7 +3183,7 @@ BEGIN
 	), ids_written AS (
 		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
 		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
-		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE d.packed <> excluded.packed
+		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE (d.ids, d.packed) <> (excluded.ids, excluded.packed)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))

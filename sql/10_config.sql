@@ -66,6 +66,7 @@ CREATE TABLE ecstats.config (
 	max_running_jobs		integer NOT NULL DEFAULT 10,
 	operators_channel		text,
 	rollup_memory			integer NOT NULL DEFAULT 4096,
+	rollup_workers			integer NOT NULL DEFAULT 0,
 	CONSTRAINT config_is_one_row CHECK (singleton),
 	CONSTRAINT config_timezone_is_an_iana_name CHECK (ecstats.timezone_valid(timezone)),
 	CONSTRAINT config_day_starts_at_before_24_00 CHECK (day_starts_at < '24:00'),
@@ -78,7 +79,8 @@ CREATE TABLE ecstats.config (
 	CONSTRAINT config_abnormal_statuses_without_null CHECK (array_position(abnormal_statuses, NULL) IS NULL),
 	CONSTRAINT config_delivery_lease_5_seconds_to_1_hour CHECK (delivery_lease BETWEEN interval '5 seconds' AND interval '1 hour'),
 	CONSTRAINT config_max_running_jobs_1_to_1000 CHECK (max_running_jobs BETWEEN 1 AND 1000),
-	CONSTRAINT config_rollup_memory_1_mb_to_1_tb CHECK (rollup_memory BETWEEN 1 AND 1048576)
+	CONSTRAINT config_rollup_memory_1_mb_to_1_tb CHECK (rollup_memory BETWEEN 1 AND 1048576),
+	CONSTRAINT config_rollup_workers_0_to_64 CHECK (rollup_workers BETWEEN 0 AND 64)
 );
 COMMENT ON TABLE ecstats.config IS 'Settings of ecstats: one row, changed with UPDATE';
 COMMENT ON COLUMN ecstats.config.singleton IS 'Always true: there is one row';
@@ -95,7 +97,8 @@ COMMENT ON COLUMN ecstats.config.abnormal_statuses IS 'Order statuses that count
 COMMENT ON COLUMN ecstats.config.delivery_lease IS 'How long a claimed delivery may stay unanswered before it is put back';
 COMMENT ON COLUMN ecstats.config.max_running_jobs IS 'Job runs at once';
 COMMENT ON COLUMN ecstats.config.operators_channel IS 'Name of the channel that is told of failures; NULL: nobody is told';
-COMMENT ON COLUMN ecstats.config.rollup_memory IS 'Megabytes that computing a day may take, some 100 bytes a user of the day; above it fails with 53200';
+COMMENT ON COLUMN ecstats.config.rollup_memory IS 'Megabytes that computing a day may take, some 100 bytes a user of the day; above it, in any of its processes, it fails with 53200';
+COMMENT ON COLUMN ecstats.config.rollup_workers IS 'Parallel workers that may help to scan a large day''s events; they pay where processors are idle and shared memory is in huge pages';
 
 CREATE OR REPLACE FUNCTION ecstats.config_changed() RETURNS trigger
 	LANGUAGE c AS 'MODULE_PATHNAME', 'ecstats_config_changed';

@@ -24,7 +24,7 @@ COMMENT ON FUNCTION ecstats.rollup_scan_events(timestamptz, timestamptz, text[],
 -- Purpose:   whether the scan of events got help.
 -- Arguments: none.
 -- Result:    parallel workers that took part in this session's last rollup_scan_events; 0 if it ran in one process
---            (max_parallel_workers_per_gather = 0, tables below 8 x min_parallel_table_scan_size, no worker to be had).
+--            (config.rollup_workers = 0, tables below 8 x min_parallel_table_scan_size, no worker to be had).
 -- Errors:    none.
 -- Touches:   nothing.
 CREATE OR REPLACE FUNCTION ecstats.rollup_scan_workers() RETURNS int

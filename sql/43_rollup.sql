@@ -80,7 +80,7 @@ BEGIN
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'u' AND e.name = d.first_user)
 	), users_written AS (
 		INSERT INTO ecstats.user_day AS d (day, first_user, users, packed) SELECT the_day, e.name, e.a, e.packed FROM e WHERE e.kind = 'u'
-		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE d.packed <> excluded.packed
+		ON CONFLICT (day, first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed WHERE (d.users, d.packed) <> (excluded.users, excluded.packed)
 	), events_gone AS (
 		DELETE FROM ecstats.daily_events d WHERE d.day = the_day AND with_events
 		   AND NOT EXISTS (SELECT FROM e WHERE e.kind = 'e' AND e.name = d.event)
@@ -117,7 +117,7 @@ BEGIN
 	), ids_written AS (
 		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
 		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
-		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE d.packed <> excluded.packed
+		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE (d.ids, d.packed) <> (excluded.ids, excluded.packed)
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))

@@ -136,4 +136,13 @@ ecstats_range_table_init(EState *estate, RangeTblEntry *entry)
 #define ecstats_queue_send(queue, length, data, flush) shm_mq_send((queue), (length), (data), false)
 #endif
 
+/* Who reads a page himself asks whether his snapshot is too old for it; 17 has no such setting. */
+#if PG_VERSION_NUM >= 170000
+#define ecstats_old_snapshot_check(snapshot, heap, page) ((void) (page))
+#else
+#include "storage/bufmgr.h"
+#define ecstats_old_snapshot_check(snapshot, heap, page) \
+	TestForOldSnapshot((snapshot), (heap), (page))
+#endif
+
 #endif /* ECSTATS_COMPAT_H */

@@ -132,6 +132,7 @@ config_read(Oid relid, EcstatsConfig *result)
 							errhint("Install the server's time zone data, or set another name.")));
 		result->day_starts_at = DatumGetTimeADT(config_column(rel, tuple, "day_starts_at"));
 		result->rollup_memory = DatumGetInt32(config_column(rel, tuple, "rollup_memory"));
+		result->rollup_workers = DatumGetInt32(config_column(rel, tuple, "rollup_workers"));
 		strlcpy(result->currency, TextDatumGetCString(config_column(rel, tuple, "currency")),
 				sizeof(result->currency));
 	}

@@ -16,10 +16,11 @@
 /* The settings that C needs, read from ecstats.config and cached until that row changes. */
 typedef struct EcstatsConfig
 {
-	pg_tz *timezone;	 /* the shop's clock */
-	int64 day_starts_at; /* microseconds after local midnight, 0 .. 24 h */
-	char currency[4];	 /* ISO 4217 */
-	int32 rollup_memory; /* megabytes that computing a day may take */
+	pg_tz *timezone;	  /* the shop's clock */
+	int64 day_starts_at;  /* microseconds after local midnight, 0 .. 24 h */
+	char currency[4];	  /* ISO 4217 */
+	int32 rollup_memory;  /* megabytes that computing a day may take */
+	int32 rollup_workers; /* parallel workers that may help with it */
 } EcstatsConfig;
 
 /* A set-returning function that fills a tuplestore: srf.c */

@@ -10,6 +10,7 @@
  *		rollup_money.c   exact sums of numeric
  *		rollup_user.c    per-user counters of events
  *		rollup_event.c   the scan of events
+ *		rollup_heap.c    the pages of a table
  *		rollup_event_put.c  what the scan of events returns
  *		rollup_order.c   the scan of order lines (rollup_order.h)
  *		rollup_period.c  distinct ids over several days
@@ -430,7 +431,21 @@ typedef struct RollupEventScan
 	uint32 nbytes;
 } RollupEventScan;
 
+/* ---------------------------------------------------------------- rollup_heap.c */
+
+/* How many rows ahead the first bytes of one are asked for. */
+#define ROLLUP_ROWS_AHEAD 6
+
 struct TableScanDescData;
+
+/* Takes the visible rows of a page. */
+typedef void (*RollupTakeRows)(void *state, HeapTupleHeader *rows, int nrows);
+
+extern bool ecstats_rollup_heap_can(Relation heap);
+extern void ecstats_rollup_heap_scan(struct TableScanDescData *reader, RollupTakeRows take,
+									 void *state);
+
+/* ---------------------------------------------------------------- rollup_event.c again */
 
 extern void ecstats_rollup_event_init(RollupEventScan *scan, TimestampTz from_time,
 									  TimestampTz to_time);

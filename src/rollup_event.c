@@ -35,9 +35,6 @@
 #define BATCH_BYTES	 (ROLLUP_MAX_LENGTH + 1)
 #define SCAN_COLUMNS 3
 
-/* Rows lie in a page from its end down: the ones after the next few are this far below. */
-#define AHEAD 256
-
 /* The three columns of a row, as they lie in the tuple. */
 typedef struct EventRow
 {
@@ -46,6 +43,16 @@ typedef struct EventRow
 	Datum event;
 } EventRow;
 
+/* A table that is read, and where its columns are. */
+typedef struct EventTable
+{
+	RollupEventScan *scan;
+	TupleDesc desc;
+	Oid relid;
+	AttrNumber columns[SCAN_COLUMNS];
+	bool in_place; /* they are the first ones */
+} EventTable;
+
 PG_FUNCTION_INFO_V1(ecstats_rollup_scan_events);
 
 static void check_parent(Relation parent);
@@ -53,8 +60,11 @@ static List *find_heaps(RollupEventScan *scan, List *heaps, Oid relid);
 static List *find_partitions(RollupEventScan *scan, List *heaps, Relation parent);
 static bool bounds_meet_range(RollupEventScan *scan, PartitionBoundInfo bounds, int index);
 static void scan_heaps(RollupEventScan *scan, const List *heaps, Snapshot snapshot);
-static bool get_row_in_place(HeapTuple tuple, EventRow *row);
-static void get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row);
+static void take_page(void *state, HeapTupleHeader *rows, int nrows);
+static void scan_slots(const EventTable *table, Relation heap, TableScanDesc reader);
+static bool get_row_in_place(HeapTupleHeader header, EventRow *row);
+static void get_row(const EventTable *table, HeapTupleHeader header, EventRow *row);
+static void set_row(const EventTable *table, const Datum *values, const bool *nulls, EventRow *row);
 static void take_row(RollupEventScan *scan, const EventRow *row);
 static uint32 count_event(RollupEventScan *scan, Datum event);
 
@@ -246,29 +256,66 @@ void
 ecstats_rollup_event_scan(RollupEventScan *scan, Relation heap, TableScanDesc reader)
 {
 	Oid relid = RelationGetRelid(heap);
-	TupleTableSlot *slot = table_slot_create(heap, NULL);
-	AttrNumber columns[SCAN_COLUMNS];
-	uint32 seen = 0;
-	EventRow row;
-	bool in_place;
+	EventTable table;
 
-	columns[0] = get_attnum(relid, "event_time");
-	columns[1] = get_attnum(relid, "user_id");
-	columns[2] = get_attnum(relid, "event");
-	in_place = TTS_IS_BUFFERTUPLE(slot) && columns[0] == 1 && columns[1] == 2 && columns[2] == 3;
+	table.scan = scan;
+	table.desc = RelationGetDescr(heap);
+	table.relid = relid;
+	table.columns[0] = get_attnum(relid, "event_time");
+	table.columns[1] = get_attnum(relid, "user_id");
+	table.columns[2] = get_attnum(relid, "event");
+	table.in_place = table.columns[0] == 1 && table.columns[1] == 2 && table.columns[2] == 3;
+	if (ecstats_rollup_heap_can(heap))
+		ecstats_rollup_heap_scan(reader, take_page, &table);
+	else
+		scan_slots(&table, heap, reader);
+	table_endscan(reader);
+}
+
+/*
+ * take_page takes the rows of a page of a heap.
+ */
+static void
+take_page(void *state, HeapTupleHeader *rows, int nrows)
+{
+	const EventTable *table = state;
+	EventRow row;
+	int i;
+
+	for (i = 0; i < nrows; i++)
+	{
+		/* A tuple's header and the three columns after it take one cache line, or two. */
+		if (i + ROLLUP_ROWS_AHEAD < nrows)
+		{
+			rollup_prefetch(rows[i + ROLLUP_ROWS_AHEAD]);
+			rollup_prefetch((const char *) rows[i + ROLLUP_ROWS_AHEAD] + 63);
+		}
+		if (!table->in_place || !get_row_in_place(rows[i], &row))
+			get_row(table, rows[i], &row);
+		take_row(table->scan, &row);
+	}
+}
+
+/*
+ * scan_slots takes the rows of a table of another kind.
+ */
+static void
+scan_slots(const EventTable *table, Relation heap, TableScanDesc reader)
+{
+	TupleTableSlot *slot = table_slot_create(heap, NULL);
+	Datum values[SCAN_COLUMNS];
+	bool nulls[SCAN_COLUMNS];
+	EventRow row;
+	int i;
 
 	while (table_scan_getnextslot(reader, ForwardScanDirection, slot))
 	{
-		if ((++seen & 0xFF) == 0)
-			CHECK_FOR_INTERRUPTS();
-		if (in_place)
-			rollup_prefetch((char *) ((HeapTupleTableSlot *) slot)->tuple->t_data - AHEAD);
-		if (!in_place || !get_row_in_place(((HeapTupleTableSlot *) slot)->tuple, &row))
-			get_row(slot, columns, &row);
-		if (row.event_time >= scan->from_time && row.event_time < scan->to_time)
-			take_row(scan, &row);
+		CHECK_FOR_INTERRUPTS();
+		for (i = 0; i < SCAN_COLUMNS; i++)
+			values[i] = slot_getattr(slot, table->columns[i], &nulls[i]);
+		set_row(table, values, nulls, &row);
+		take_row(table->scan, &row);
 	}
-	table_endscan(reader);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -277,15 +324,14 @@ ecstats_rollup_event_scan(RollupEventScan *scan, Relation heap, TableScanDesc re
  * third of the work of deforming it. False if the tuple is another one.
  */
 static bool
-get_row_in_place(HeapTuple tuple, EventRow *row)
+get_row_in_place(HeapTupleHeader header, EventRow *row)
 {
-	HeapTupleHeader header = tuple->t_data;
 	const char *data = (const char *) header + header->t_hoff;
 	const bits8 first = (1 << SCAN_COLUMNS) - 1;
 	uint32 at = sizeof(TimestampTz);
 
 	if (HeapTupleHeaderGetNatts(header) < SCAN_COLUMNS ||
-		(HeapTupleHasNulls(tuple) && (header->t_bits[0] & first) != first))
+		((header->t_infomask & HEAP_HASNULL) != 0 && (header->t_bits[0] & first) != first))
 		return false;
 	memcpy(&row->event_time, data, sizeof(TimestampTz));
 	at = att_align_pointer(at, TYPALIGN_INT, -1, data + at);
@@ -300,38 +346,54 @@ get_row_in_place(HeapTuple tuple, EventRow *row)
  * get_row reads the columns wherever they are.
  */
 static void
-get_row(TupleTableSlot *slot, const AttrNumber *columns, EventRow *row)
+get_row(const EventTable *table, HeapTupleHeader header, EventRow *row)
 {
+	HeapTupleData tuple;
 	Datum values[SCAN_COLUMNS];
-	bool null;
+	bool nulls[SCAN_COLUMNS];
+	int i;
+
+	tuple.t_data = header;
+	for (i = 0; i < SCAN_COLUMNS; i++)
+		values[i] = heap_getattr(&tuple, table->columns[i], table->desc, &nulls[i]);
+	set_row(table, values, nulls, row);
+}
+
+/*
+ * set_row takes the values of the columns, which cannot be NULL.
+ */
+static void
+set_row(const EventTable *table, const Datum *values, const bool *nulls, EventRow *row)
+{
 	int i;
 
 	for (i = 0; i < SCAN_COLUMNS; i++)
-	{
-		values[i] = slot_getattr(slot, columns[i], &null);
-		if (null)
+		if (nulls[i])
 			ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 							errmsg("rollup found a NULL in ecstats.events"),
-							errdetail("It is in column %d of a row of partition %u.", columns[i],
-									  slot->tts_tableOid)));
-	}
+							errdetail("It is in column %d of a row of partition %u.",
+									  table->columns[i], table->relid)));
 	row->event_time = DatumGetTimestampTz(values[0]);
 	row->user_id = values[1];
 	row->event = values[2];
 }
 
 /*
- * take_row counts a row's event and puts its user into the batch. The id is copied, since the row
- * is gone as soon as the next one is read.
+ * take_row counts the event of a row in the range and puts its user into the batch. The id is copied,
+ * since the row is gone with its page.
  */
 static void
 take_row(RollupEventScan *scan, const EventRow *row)
 {
 	struct varlena *stored = (struct varlena *) DatumGetPointer(row->user_id);
-	struct varlena *id = rollup_text(stored);
-	uint32 length = VARSIZE_ANY_EXHDR(id);
 	RollupBatchRow *entry;
+	struct varlena *id;
+	uint32 length;
 
+	if (row->event_time < scan->from_time || row->event_time >= scan->to_time)
+		return;
+	id = rollup_text(stored);
+	length = VARSIZE_ANY_EXHDR(id);
 	if (length > ROLLUP_MAX_LENGTH)
 		ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 						errmsg("rollup takes ids of up to %d bytes", ROLLUP_MAX_LENGTH),

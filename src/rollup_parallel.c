@@ -14,7 +14,6 @@
 #include "access/xact.h"
 #include "executor/instrument.h"
 #include "miscadmin.h"
-#include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/paths.h"
 #include "storage/bufmgr.h"
@@ -187,7 +186,7 @@ ecstats_rollup_parallel_scan(RollupEventScan *scan, const List *heaps, Snapshot 
 }
 
 /*
- * workers_for returns how many workers to ask for: one where the tables are large enough, and one
+ * workers_for returns how many workers to ask for, at most config.rollup_workers: one where the tables are large enough, and one
  * more for each time that they are three times as large, as the planner does. It begins later than
  * the planner: this scan reads a block in a fraction of the time that the executor takes. None where
  * another one is the leader.
@@ -196,12 +195,12 @@ static int
 workers_for(const List *heaps)
 {
 	uint64 threshold = Max((uint64) min_parallel_table_scan_size * WORTH_A_WORKER, 1);
+	int most = ecstats_config_get()->rollup_workers;
 	uint64 blocks = 0;
 	int nworkers = 0;
 	const ListCell *cell;
 
-	if (max_parallel_workers_per_gather == 0 || IsInParallelMode() || IsParallelWorker() ||
-		!IsUnderPostmaster)
+	if (most == 0 || IsInParallelMode() || IsParallelWorker() || !IsUnderPostmaster)
 		return 0;
 	foreach (cell, heaps)
 	{
@@ -210,7 +209,7 @@ workers_for(const List *heaps)
 		blocks += RelationGetNumberOfBlocks(heap);
 		table_close(heap, NoLock);
 	}
-	for (; blocks >= threshold && nworkers < max_parallel_workers_per_gather; threshold *= 3)
+	for (; blocks >= threshold && nworkers < most; threshold *= 3)
 		nworkers++;
 	return nworkers;
 }

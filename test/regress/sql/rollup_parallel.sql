@@ -25,12 +25,12 @@ CREATE FUNCTION pg_temp.differences(from_time timestamptz, to_time timestamptz, 
 DECLARE
 	launched int;
 BEGIN
-	PERFORM set_config('max_parallel_workers_per_gather', '0', true);
+	UPDATE ecstats.config SET rollup_workers = 0;
 	CREATE TEMP TABLE alone AS SELECT * FROM pg_temp.answer(from_time, to_time);
 	IF ecstats.rollup_scan_workers() <> 0 THEN
 		RAISE EXCEPTION 'workers were not asked for';
 	END IF;
-	PERFORM set_config('max_parallel_workers_per_gather', workers::text, true);
+	UPDATE ecstats.config SET rollup_workers = workers;
 	PERFORM set_config('parallel_leader_participation', leader::text, true);
 	CREATE TEMP TABLE together AS SELECT * FROM pg_temp.answer(from_time, to_time);
 	launched := ecstats.rollup_scan_workers();
@@ -99,9 +99,11 @@ BEGIN
 	RETURN ecstats.rollup_scan_workers();
 END
 $$;
-SET max_parallel_workers_per_gather = 2;
+UPDATE ecstats.config SET rollup_workers = 2;
 SELECT pg_temp.workers() BETWEEN 1 AND 2 AS helped;
-SELECT pg_temp.workers('max_parallel_workers_per_gather', '0') AS not_wanted;
+UPDATE ecstats.config SET rollup_workers = 0;
+SELECT pg_temp.workers() AS not_wanted;
+UPDATE ecstats.config SET rollup_workers = 2;
 SELECT pg_temp.workers('max_parallel_workers', '0') AS none_to_be_had;
 SELECT pg_temp.workers('min_parallel_table_scan_size', '1GB') AS too_small;
 SELECT pg_temp.workers('min_parallel_table_scan_size', '256kB') AS one_for_the_size;
@@ -207,7 +209,7 @@ RESET statement_timeout;
 SELECT * FROM pg_temp.differences('2024-05-01', '2024-05-03', 2);
 
 -- ---------------------------------------------------------------- a session that calls often
-SET max_parallel_workers_per_gather = 1;
+UPDATE ecstats.config SET rollup_workers = 1;
 DO $$
 DECLARE
 	before bigint;
