@@ -3330,7 +3330,7 @@ COMMENT ON FUNCTION ecstats.rollup_hop(regclass, name, date, date) IS
 
 -- ecstats.rollup_open_days: ended days before a day that have data and are not closed.
 CREATE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF date
-	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 	SELECT h FROM ecstats.rollup_gaps(before) g CROSS JOIN LATERAL (
 		SELECT ecstats.rollup_hop('ecstats.order_lines', 'order_time', g.from_day, g.to_day)
 		UNION SELECT ecstats.rollup_hop('ecstats.order_lines', 'paid_time', g.from_day, g.to_day)
