@@ -97,6 +97,7 @@ extern RollupRecord *ecstats_rollup_table_intern(RollupTable *table, uint32 hash
 												 uint32 length, uint32 *ref, bool *found);
 extern RollupRecord *ecstats_rollup_table_find(const RollupTable *table, const char *bytes,
 											   uint32 length);
+extern void ecstats_rollup_table_seal(RollupTable *table);
 extern RollupRecord *ecstats_rollup_table_next(const RollupTable *table, uint32 *chunk, uint32 *at);
 
 /*

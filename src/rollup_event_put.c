@@ -210,13 +210,16 @@ number_events(RollupEventScan *scan, EcstatsRows *result, ArrayType *names)
 static void
 put_users(RollupEventScan *scan, EcstatsRows *result, const uint32 *numbers)
 {
-	const RollupTable *table = &scan->users.table;
-	RollupSorted *sorted = ecstats_rollup_sort(table);
+	RollupTable *table = &scan->users.table;
+	RollupSorted *sorted;
 	RollupBlockWriter writer;
 	uint32 i;
 	int n;
 	int j;
 
+	/* Nobody is looked up any more: sorting takes the room. */
+	ecstats_rollup_table_seal(table);
+	sorted = ecstats_rollup_sort(table);
 	ecstats_rollup_writer_init(&writer, ROLLUP_COUNTS);
 	for (i = 0; i < table->members; i++)
 	{

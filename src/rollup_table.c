@@ -224,3 +224,14 @@ ecstats_rollup_table_next(const RollupTable *table, uint32 *chunk, uint32 *at)
 	}
 	return NULL;
 }
+
+/*
+ * ecstats_rollup_table_seal gives the slots back: the records stay, but none is found or added any
+ * more.
+ */
+void
+ecstats_rollup_table_seal(RollupTable *table)
+{
+	ecstats_rollup_free(table->space, table->slots, ((Size) table->mask + 1) * sizeof(RollupSlot));
+	table->slots = NULL;
+}
