@@ -962,6 +962,19 @@ COMMENT ON COLUMN ecstats.daily_sales.order_count IS 'Distinct order_id of the g
 COMMENT ON COLUMN ecstats.daily_sales.buyer_count IS 'Distinct known user_id of the group''s sale lines; does not add up over groups';
 COMMENT ON COLUMN ecstats.daily_sales.refund_amount IS 'What went back: minus the amount of the group''s return lines';
 
+-- A day has about as many groups as order lines: the ten best products of a day are to be found without them.
+CREATE TABLE ecstats.daily_sales_by (
+	day				date NOT NULL,
+	dimension		text COLLATE "C" NOT NULL CHECK (dimension IN ('product', 'region', 'channel')),
+	value			text COLLATE "C" NOT NULL,
+	total_sold		bigint NOT NULL,
+	total_revenue	numeric NOT NULL,
+	refund_amount	numeric NOT NULL,
+	PRIMARY KEY (day, dimension, value)
+);
+COMMENT ON TABLE ecstats.daily_sales_by IS 'daily_sales added up by product, by region and by channel; read it through the views product_daily, region_daily and channel_daily';
+COMMENT ON COLUMN ecstats.daily_sales_by.value IS 'The product_id, region or channel';
+
 CREATE TABLE ecstats.daily_events (
 	day			date NOT NULL,
 	event		text COLLATE "C" NOT NULL,
@@ -3177,6 +3190,20 @@ BEGIN
 			   refund_amount = excluded.refund_amount
 		 WHERE (d.total_sold, d.total_revenue, d.order_count, d.buyer_count, d.refund_amount)
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
+	), sums AS MATERIALIZED (
+		SELECT CASE WHEN grouping(o.product_id) = 0 THEN 'product' WHEN grouping(o.region) = 0 THEN 'region' ELSE 'channel' END AS dimension,
+			   coalesce(o.product_id, o.region, o.channel) AS value,
+			   sum(o.quantity)::bigint AS quantity, sum(o.amount) AS amount, sum(o.refund) AS refund
+		  FROM o WHERE o.kind = 's' GROUP BY GROUPING SETS ((o.product_id), (o.region), (o.channel))
+	), sums_gone AS (
+		DELETE FROM ecstats.daily_sales_by d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM sums s WHERE (s.dimension, s.value) = (d.dimension, d.value))
+	), sums_written AS (
+		INSERT INTO ecstats.daily_sales_by AS d (day, dimension, value, total_sold, total_revenue, refund_amount)
+		SELECT the_day, s.dimension, s.value, s.quantity, s.amount, s.refund FROM sums s
+		ON CONFLICT (day, dimension, value) DO UPDATE
+		   SET total_sold = excluded.total_sold, total_revenue = excluded.total_revenue, refund_amount = excluded.refund_amount
+		 WHERE (d.total_sold, d.total_revenue, d.refund_amount) <> (excluded.total_sold, excluded.total_revenue, excluded.refund_amount)
 	), ids_gone AS (
 		DELETE FROM ecstats.order_day d WHERE d.day = the_day
 		   AND NOT EXISTS (SELECT FROM o WHERE o.kind = d.kind AND o.product_id = d.first_id)
@@ -3196,7 +3223,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
 -- sql/43_rollup_users.sql
 -- Users of stored days: who was seen first when, and one user's days.
 
@@ -3526,10 +3553,10 @@ COMMENT ON FUNCTION ecstats.rollup_settle(timestamptz) IS 'Calls days, and their
 -- some days alone (the condition reaches the primary key below), names its columns one by one, so that a new column
 -- of a table changes nothing here, and only divides, adds and compares: what is stored stays the one truth.
 
--- Sums of daily_sales. Distinct orders and buyers of groups do not add up, so they are not here.
+-- Sums of daily_sales, which are stored. Distinct orders and buyers of groups do not add up, so they are not here.
 CREATE VIEW ecstats.product_daily AS
-	SELECT s.day, s.product_id, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.product_id;
+	SELECT s.day, s.value AS product_id, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'product';
 COMMENT ON VIEW ecstats.product_daily IS 'Sales and returns of a closed day by product, over all regions and channels; exact sums';
 COMMENT ON COLUMN ecstats.product_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.product_daily.product_id IS 'Product, as in order lines';
@@ -3538,8 +3565,8 @@ COMMENT ON COLUMN ecstats.product_daily.total_revenue IS 'Amount of sale lines';
 COMMENT ON COLUMN ecstats.product_daily.refund_amount IS 'What went back: minus the amount of return lines';
 
 CREATE VIEW ecstats.region_daily AS
-	SELECT s.day, s.region, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.region;
+	SELECT s.day, s.value AS region, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'region';
 COMMENT ON VIEW ecstats.region_daily IS 'Sales and returns of a closed day by region, over all products and channels; exact sums';
 COMMENT ON COLUMN ecstats.region_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.region_daily.region IS 'Region, as in order lines; unknown where none was given';
@@ -3548,8 +3575,8 @@ COMMENT ON COLUMN ecstats.region_daily.total_revenue IS 'Amount of sale lines';
 COMMENT ON COLUMN ecstats.region_daily.refund_amount IS 'What went back: minus the amount of return lines';
 
 CREATE VIEW ecstats.channel_daily AS
-	SELECT s.day, s.channel, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.channel;
+	SELECT s.day, s.value AS channel, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'channel';
 COMMENT ON VIEW ecstats.channel_daily IS 'Sales and returns of a closed day by channel, over all products and regions; exact sums';
 COMMENT ON COLUMN ecstats.channel_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.channel_daily.channel IS 'Channel, as in order lines; unknown where none was given';
@@ -6543,6 +6570,15 @@ CREATE FUNCTION ecstats.rollup_verify_day(the_day date, with_events boolean, new
 		 WHERE (s.total_sold, s.total_revenue, s.order_count, s.buyer_count, s.refund_amount)
 			   IS DISTINCT FROM (t.quantity, t.amount, t.orders, t.buyers, t.refund)
 		UNION ALL
+		SELECT 'daily_sales_by', jsonb_build_object(coalesce(s.dimension, t.dimension), coalesce(s.value, t.value)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,dimension,value}'::text[] END,
+			   CASE WHEN t.dimension IS NOT NULL THEN jsonb_build_object('total_sold', t.quantity, 'total_revenue', t.amount, 'refund_amount', t.refund) END
+		  FROM (SELECT * FROM ecstats.daily_sales_by s WHERE s.day = the_day) s
+		  FULL JOIN (SELECT d.dimension, d.value, sum(o.quantity)::bigint AS quantity, sum(o.amount) AS amount, sum(o.refund) AS refund
+					   FROM o CROSS JOIN LATERAL (VALUES ('product', o.product_id), ('region', o.region), ('channel', o.channel)) d(dimension, value)
+					  WHERE o.kind = 's' GROUP BY 1, 2) t ON t.dimension = s.dimension AND t.value = s.value
+		 WHERE (s.total_sold, s.total_revenue, s.refund_amount) IS DISTINCT FROM (t.quantity, t.amount, t.refund)
+		UNION ALL
 		SELECT 'daily_events', jsonb_build_object('event', coalesce(s.event, t.name)),
 			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,event}'::text[] END,
 			   CASE WHEN t.kind IS NOT NULL THEN jsonb_build_object('event_count', t.a, 'user_count', t.b) END
@@ -6561,7 +6597,7 @@ CREATE FUNCTION ecstats.rollup_verify_day(the_day date, with_events boolean, new
 	  FROM found f WHERE f.stored IS DISTINCT FROM f.recomputed
 	 ORDER BY f.relation, f.key $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_day(date, boolean, bigint) IS
-	'Rows of daily_kpi, daily_sales, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
+	'Rows of daily_kpi, daily_sales, daily_sales_by, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
 
 -- sql/51_verify_range.sql
 -- The proof of what spans days: who was seen first when, weeks and months. Held against what is stored of the days, which
@@ -6654,7 +6690,7 @@ DECLARE
 	relation regclass;
 	d date;
 BEGIN
-	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
+	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
 		EXECUTE format('SELECT min(day) FROM %s WHERE day >= $1', relation) INTO d USING from_day;
 		WHILE d <= to_day LOOP
 			days := days || d;
@@ -8605,6 +8641,7 @@ SELECT pg_extension_config_dump('ecstats.daily_kpi', '');
 SELECT pg_extension_config_dump('ecstats.weekly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.monthly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.daily_sales', '');
+SELECT pg_extension_config_dump('ecstats.daily_sales_by', '');
 SELECT pg_extension_config_dump('ecstats.daily_events', '');
 SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
 SELECT pg_extension_config_dump('ecstats.event_names', '');

@@ -72,6 +72,19 @@ COMMENT ON COLUMN ecstats.daily_sales.order_count IS 'Distinct order_id of the g
 COMMENT ON COLUMN ecstats.daily_sales.buyer_count IS 'Distinct known user_id of the group''s sale lines; does not add up over groups';
 COMMENT ON COLUMN ecstats.daily_sales.refund_amount IS 'What went back: minus the amount of the group''s return lines';
 
+-- A day has about as many groups as order lines: the ten best products of a day are to be found without them.
+CREATE TABLE ecstats.daily_sales_by (
+	day				date NOT NULL,
+	dimension		text COLLATE "C" NOT NULL CHECK (dimension IN ('product', 'region', 'channel')),
+	value			text COLLATE "C" NOT NULL,
+	total_sold		bigint NOT NULL,
+	total_revenue	numeric NOT NULL,
+	refund_amount	numeric NOT NULL,
+	PRIMARY KEY (day, dimension, value)
+);
+COMMENT ON TABLE ecstats.daily_sales_by IS 'daily_sales added up by product, by region and by channel; read it through the views product_daily, region_daily and channel_daily';
+COMMENT ON COLUMN ecstats.daily_sales_by.value IS 'The product_id, region or channel';
+
 CREATE TABLE ecstats.daily_events (
 	day			date NOT NULL,
 	event		text COLLATE "C" NOT NULL,

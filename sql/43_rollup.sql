@@ -111,6 +111,20 @@ BEGIN
 			   refund_amount = excluded.refund_amount
 		 WHERE (d.total_sold, d.total_revenue, d.order_count, d.buyer_count, d.refund_amount)
 			   <> (excluded.total_sold, excluded.total_revenue, excluded.order_count, excluded.buyer_count, excluded.refund_amount)
+	), sums AS MATERIALIZED (
+		SELECT CASE WHEN grouping(o.product_id) = 0 THEN 'product' WHEN grouping(o.region) = 0 THEN 'region' ELSE 'channel' END AS dimension,
+			   coalesce(o.product_id, o.region, o.channel) AS value,
+			   sum(o.quantity)::bigint AS quantity, sum(o.amount) AS amount, sum(o.refund) AS refund
+		  FROM o WHERE o.kind = 's' GROUP BY GROUPING SETS ((o.product_id), (o.region), (o.channel))
+	), sums_gone AS (
+		DELETE FROM ecstats.daily_sales_by d WHERE d.day = the_day
+		   AND NOT EXISTS (SELECT FROM sums s WHERE (s.dimension, s.value) = (d.dimension, d.value))
+	), sums_written AS (
+		INSERT INTO ecstats.daily_sales_by AS d (day, dimension, value, total_sold, total_revenue, refund_amount)
+		SELECT the_day, s.dimension, s.value, s.quantity, s.amount, s.refund FROM sums s
+		ON CONFLICT (day, dimension, value) DO UPDATE
+		   SET total_sold = excluded.total_sold, total_revenue = excluded.total_revenue, refund_amount = excluded.refund_amount
+		 WHERE (d.total_sold, d.total_revenue, d.refund_amount) <> (excluded.total_sold, excluded.total_revenue, excluded.refund_amount)
 	), ids_gone AS (
 		DELETE FROM ecstats.order_day d WHERE d.day = the_day
 		   AND NOT EXISTS (SELECT FROM o WHERE o.kind = d.kind AND o.product_id = d.first_id)
@@ -130,4 +144,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';

@@ -3,10 +3,10 @@
 -- some days alone (the condition reaches the primary key below), names its columns one by one, so that a new column
 -- of a table changes nothing here, and only divides, adds and compares: what is stored stays the one truth.
 
--- Sums of daily_sales. Distinct orders and buyers of groups do not add up, so they are not here.
+-- Sums of daily_sales, which are stored. Distinct orders and buyers of groups do not add up, so they are not here.
 CREATE OR REPLACE VIEW ecstats.product_daily AS
-	SELECT s.day, s.product_id, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.product_id;
+	SELECT s.day, s.value AS product_id, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'product';
 COMMENT ON VIEW ecstats.product_daily IS 'Sales and returns of a closed day by product, over all regions and channels; exact sums';
 COMMENT ON COLUMN ecstats.product_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.product_daily.product_id IS 'Product, as in order lines';
@@ -15,8 +15,8 @@ COMMENT ON COLUMN ecstats.product_daily.total_revenue IS 'Amount of sale lines';
 COMMENT ON COLUMN ecstats.product_daily.refund_amount IS 'What went back: minus the amount of return lines';
 
 CREATE OR REPLACE VIEW ecstats.region_daily AS
-	SELECT s.day, s.region, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.region;
+	SELECT s.day, s.value AS region, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'region';
 COMMENT ON VIEW ecstats.region_daily IS 'Sales and returns of a closed day by region, over all products and channels; exact sums';
 COMMENT ON COLUMN ecstats.region_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.region_daily.region IS 'Region, as in order lines; unknown where none was given';
@@ -25,8 +25,8 @@ COMMENT ON COLUMN ecstats.region_daily.total_revenue IS 'Amount of sale lines';
 COMMENT ON COLUMN ecstats.region_daily.refund_amount IS 'What went back: minus the amount of return lines';
 
 CREATE OR REPLACE VIEW ecstats.channel_daily AS
-	SELECT s.day, s.channel, sum(s.total_sold)::bigint AS total_sold, sum(s.total_revenue) AS total_revenue, sum(s.refund_amount) AS refund_amount
-	  FROM ecstats.daily_sales s GROUP BY s.day, s.channel;
+	SELECT s.day, s.value AS channel, s.total_sold, s.total_revenue, s.refund_amount
+	  FROM ecstats.daily_sales_by s WHERE s.dimension = 'channel';
 COMMENT ON VIEW ecstats.channel_daily IS 'Sales and returns of a closed day by channel, over all products and regions; exact sums';
 COMMENT ON COLUMN ecstats.channel_daily.day IS 'Business day';
 COMMENT ON COLUMN ecstats.channel_daily.channel IS 'Channel, as in order lines; unknown where none was given';

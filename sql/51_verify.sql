@@ -9,7 +9,7 @@ DECLARE
 	relation regclass;
 	d date;
 BEGIN
-	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
+	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
 		EXECUTE format('SELECT min(day) FROM %s WHERE day >= $1', relation) INTO d USING from_day;
 		WHILE d <= to_day LOOP
 			days := days || d;

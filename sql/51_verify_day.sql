@@ -105,6 +105,15 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_verify_day(the_day date, with_events b
 		 WHERE (s.total_sold, s.total_revenue, s.order_count, s.buyer_count, s.refund_amount)
 			   IS DISTINCT FROM (t.quantity, t.amount, t.orders, t.buyers, t.refund)
 		UNION ALL
+		SELECT 'daily_sales_by', jsonb_build_object(coalesce(s.dimension, t.dimension), coalesce(s.value, t.value)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,dimension,value}'::text[] END,
+			   CASE WHEN t.dimension IS NOT NULL THEN jsonb_build_object('total_sold', t.quantity, 'total_revenue', t.amount, 'refund_amount', t.refund) END
+		  FROM (SELECT * FROM ecstats.daily_sales_by s WHERE s.day = the_day) s
+		  FULL JOIN (SELECT d.dimension, d.value, sum(o.quantity)::bigint AS quantity, sum(o.amount) AS amount, sum(o.refund) AS refund
+					   FROM o CROSS JOIN LATERAL (VALUES ('product', o.product_id), ('region', o.region), ('channel', o.channel)) d(dimension, value)
+					  WHERE o.kind = 's' GROUP BY 1, 2) t ON t.dimension = s.dimension AND t.value = s.value
+		 WHERE (s.total_sold, s.total_revenue, s.refund_amount) IS DISTINCT FROM (t.quantity, t.amount, t.refund)
+		UNION ALL
 		SELECT 'daily_events', jsonb_build_object('event', coalesce(s.event, t.name)),
 			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,event}'::text[] END,
 			   CASE WHEN t.kind IS NOT NULL THEN jsonb_build_object('event_count', t.a, 'user_count', t.b) END
@@ -123,5 +132,5 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_verify_day(the_day date, with_events b
 	  FROM found f WHERE f.stored IS DISTINCT FROM f.recomputed
 	 ORDER BY f.relation, f.key $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_day(date, boolean, bigint) IS
-	'Rows of daily_kpi, daily_sales, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
+	'Rows of daily_kpi, daily_sales, daily_sales_by, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
 

@@ -15,6 +15,7 @@ SELECT pg_extension_config_dump('ecstats.daily_kpi', '');
 SELECT pg_extension_config_dump('ecstats.weekly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.monthly_kpi', '');
 SELECT pg_extension_config_dump('ecstats.daily_sales', '');
+SELECT pg_extension_config_dump('ecstats.daily_sales_by', '');
 SELECT pg_extension_config_dump('ecstats.daily_events', '');
 SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
 SELECT pg_extension_config_dump('ecstats.event_names', '');

@@ -25,6 +25,13 @@ SELECT format('%s: daily_sales adds up to %s, daily_kpi says %s', k.day, (s.quan
   FROM ecstats.daily_kpi k LEFT JOIN sales s ON s.day = k.day
  WHERE (k.quantity, k.gmv, k.refund_amount) IS DISTINCT FROM (coalesce(s.quantity, 0), coalesce(s.gmv, 0), coalesce(s.refund, 0))
 UNION ALL
+SELECT format('%s %s: daily_sales adds up to %s, daily_sales_by says %s', coalesce(d.day, b.day), coalesce(d.what, b.what), d.sums, b.sums)
+  FROM (SELECT day, v.what, (sum(total_sold), sum(total_revenue), sum(refund_amount)) AS sums
+		  FROM ecstats.daily_sales CROSS JOIN LATERAL (VALUES ('product ' || product_id), ('region ' || region), ('channel ' || channel)) v(what) GROUP BY 1, 2) d
+  FULL JOIN (SELECT day, dimension || ' ' || value AS what, (total_sold::numeric, total_revenue, refund_amount) AS sums FROM ecstats.daily_sales_by) b
+		 ON b.day = d.day AND b.what = d.what
+ WHERE d.sums IS DISTINCT FROM b.sums
+UNION ALL
 SELECT format('%s: daily_events adds up to %s, daily_kpi says %s', k.day, e.n, k.event_count)
   FROM ecstats.daily_kpi k LEFT JOIN events e ON e.day = k.day WHERE k.event_count <> coalesce(e.n, 0)
 UNION ALL

@@ -55,6 +55,9 @@ CALL pg_temp.tampered($$ UPDATE ecstats.daily_sales SET total_revenue = 1 WHERE 
 CALL pg_temp.tampered($$ UPDATE ecstats.daily_sales SET buyer_count = 100, refund_amount = -1 WHERE day = '2026-03-02' AND product_id < 'p2' AND region = 'r0' $$);
 CALL pg_temp.tampered($$ DELETE FROM ecstats.daily_sales WHERE day = '2026-03-02' AND product_id = 'p2' AND region = 'r1' $$);
 CALL pg_temp.tampered($$ INSERT INTO ecstats.daily_sales VALUES ('2026-03-02', 'none', 'r', 'c', 0, 0, 0, 0, 0) $$);
+CALL pg_temp.tampered($$ UPDATE ecstats.daily_sales_by SET total_revenue = 1 WHERE day = '2026-03-02' AND dimension = 'region' AND value = 'r0' $$);
+CALL pg_temp.tampered($$ DELETE FROM ecstats.daily_sales_by WHERE day = '2026-03-02' AND dimension = 'product' AND value = 'p2' $$);
+CALL pg_temp.tampered($$ INSERT INTO ecstats.daily_sales_by VALUES ('2026-03-02', 'channel', 'none', 0, 0, 0) $$);
 CALL pg_temp.tampered($$ UPDATE ecstats.daily_events SET user_count = user_count + 1 WHERE day = '2026-03-02' AND event = 'login' $$);
 CALL pg_temp.tampered($$ DELETE FROM ecstats.daily_events WHERE day = '2026-03-02' AND event = 'unlisted' $$);
 CALL pg_temp.tampered($$ INSERT INTO ecstats.daily_events VALUES ('2026-03-02', 'none', 1, 1) $$);
