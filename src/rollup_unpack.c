@@ -45,6 +45,7 @@ ecstats_rollup_users_unpack(PG_FUNCTION_ARGS)
 		n = ecstats_rollup_reader_counts(&reader);
 		for (i = 0; i < n; i++)
 		{
+			CHECK_FOR_INTERRUPTS();
 			values[1] = Int32GetDatum((int32) reader.counts[i].event);
 			values[2] = Int64GetDatum(reader.counts[i].count);
 			ecstats_rows_add(&result, values, nulls);
@@ -71,6 +72,7 @@ ecstats_rollup_ids_unpack(PG_FUNCTION_ARGS)
 	result = ecstats_rows_begin(fcinfo);
 	while (ecstats_rollup_reader_next(&reader))
 	{
+		CHECK_FOR_INTERRUPTS();
 		id = cstring_to_text_with_len(reader.id, (int) reader.length);
 		values[0] = PointerGetDatum(id);
 		values[1] = Int64GetDatum((int64) reader.number);
