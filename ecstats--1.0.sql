@@ -454,21 +454,42 @@ CREATE FUNCTION ecstats.rollup_among(users text[], blocks bytea[]) RETURNS text[
 COMMENT ON FUNCTION ecstats.rollup_among(text[], bytea[]) IS
 	'Those of ascending user_ids that blocks of ecstats.user_day have. Errors: 22004, XX001.';
 
--- Purpose:   what a day's users change in who was seen first when.
--- Arguments: day; blocks: its users, as in ecstats.user_day, in order; gone: users that it had and has not any
---            more, ascending, and next: for each of them the next day with an event (NULL: none); with_blocks:
---            also what has to be stored.
--- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
---            this changed; with blocks: 'b' a block to be stored (first_user, users, packed), 'x' first_user =
---            key of a stored one that is not any more, unless it is a 'b' too.
--- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not in order.
+-- Purpose:   which of some users were not found.
+-- Arguments: users, found: user_ids, ascending in collation "C".
+-- Result:    the users that are not among found, ascending.
+-- Errors:    22004 a NULL.
+-- Touches:   nothing.
+CREATE FUNCTION ecstats.rollup_without(users text[], found text[]) RETURNS text[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_without';
+COMMENT ON FUNCTION ecstats.rollup_without(text[], text[]) IS 'Those of ascending user_ids that are not among others, ascending too. Error: 22004.';
+
+-- Purpose:   how many users of a day that is not stored are new on it.
+-- Arguments: day; blocks: its users, as in ecstats.user_day, in order.
+-- Result:    users first seen on day, for the day itself and each other day that has them now.
+-- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not where its ids belong.
 -- Touches:   reads ecstats.first_seen_block.
-CREATE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[], gone text[], next date[], with_blocks boolean)
+CREATE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[])
+	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 10
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
+COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[]) IS
+	'Rows of kind d: users first seen by day, were the users of these blocks seen on a day. Errors: 22004, 22008, XX001.';
+
+-- Purpose:   what a stored day's users change in who was seen first when.
+-- Arguments: day; gone: users that it had and has not any more, ascending, and next: for each of them the next day with
+--            an event (NULL: none).
+-- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
+--            this changed; 'b' a block to be stored (first_user, users, packed), 'x' first_user = key of a stored one
+--            that is not any more, unless it is a 'b' too.
+-- Errors:    as above; 2202E gone and next are not of the same length.
+-- Touches:   reads ecstats.user_day and ecstats.first_seen_block.
+CREATE FUNCTION ecstats.rollup_first_merge_stored(day date, gone text[], next date[])
 	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
-COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[], text[], date[], boolean) IS
-	'Merges a day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, XX001.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge_stored';
+COMMENT ON FUNCTION ecstats.rollup_first_merge_stored(date, text[], date[]) IS
+	'Merges a stored day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, 2202E, XX001.';
 -- Cron expressions (src/cron.c). They depend on the server's zone data, which may be updated: STABLE.
 
 -- ecstats.cron_next: first occurrence after an instant, zone given.
@@ -3247,12 +3268,13 @@ COMMENT ON FUNCTION ecstats.rollup_users_at(date, text[]) IS 'Blocks of ecstats.
 -- ecstats.rollup_next_days: for users (ascending) the next stored day after a day on which each has an event, NULL
 -- where there is none. A day is read once for all users who have not been found yet.
 CREATE FUNCTION ecstats.rollup_next_days(the_day date, user_ids text[]) RETURNS date[]
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 DECLARE
 	few CONSTANT integer := 500;		-- look-ups that cost less than a whole day's blocks
 	wanted text[] := user_ids;
 	found_there text[];
-	found jsonb := '{}';
+	found text[] := '{}';
+	found_on date[] := '{}';
 	later date;
 BEGIN
 	FOR later IN SELECT k.day FROM ecstats.daily_kpi k WHERE k.day > the_day ORDER BY k.day LOOP
@@ -3260,25 +3282,32 @@ BEGIN
 		found_there := ecstats.rollup_among(wanted,
 			CASE WHEN cardinality(wanted) <= few THEN ecstats.rollup_users_at(later, wanted) ELSE ecstats.rollup_users(later) END);
 		CONTINUE WHEN found_there = '{}';
-		found := found || (SELECT jsonb_object_agg(f, later) FROM unnest(found_there) f);
-		wanted := array(SELECT w FROM unnest(wanted) WITH ORDINALITY AS x(w, n) WHERE NOT found ? w ORDER BY n);
+		wanted := ecstats.rollup_without(wanted, found_there);
+		found := found || found_there;
+		found_on := found_on || array_fill(later, ARRAY[cardinality(found_there)]);
 	END LOOP;
-	RETURN array(SELECT (found ->> u)::date FROM unnest(user_ids) WITH ORDINALITY AS x(u, n) ORDER BY n);
+	RETURN array(SELECT f.day FROM unnest(user_ids) WITH ORDINALITY x(u, n) LEFT JOIN unnest(found, found_on) f(u, day) ON f.u = x.u ORDER BY x.n);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_next_days(date, text[]) IS 'For each of some users, ascending, the next stored day after a day with an event of theirs, or NULL.';
 
 -- ecstats.rollup_first_seen: brings first_seen to the stored users of a day; had: the blocks of users that the day
--- had before. Result: how many users were first seen on the day, and on each other day that this changed.
+-- had before; NULL: whoever is first seen on the day is looked for among its users, as a rebuild does. Result: how many users were first seen on the day, and on each other day that this changed.
 CREATE FUNCTION ecstats.rollup_first_seen(the_day date, had bytea[]) RETURNS TABLE (of_day date, users bigint)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 DECLARE
-	has bytea[] := ecstats.rollup_users(the_day);
-	gone text[] := CASE WHEN had = '{}' THEN '{}' ELSE ecstats.rollup_gone(had, has) END;
+	seen text[];
+	gone text[] := '{}';
 BEGIN
+	IF had IS NULL THEN
+		seen := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
+		gone := ecstats.rollup_without(seen, ecstats.rollup_among(seen, ecstats.rollup_users(the_day)));
+	ELSIF had <> '{}' THEN
+		gone := ecstats.rollup_gone(had, ecstats.rollup_users(the_day));
+	END IF;
 	RETURN QUERY
 	WITH m AS MATERIALIZED (
-		SELECT * FROM ecstats.rollup_first_merge(the_day, has, gone, ecstats.rollup_next_days(the_day, gone), true)
+		SELECT * FROM ecstats.rollup_first_merge_stored(the_day, gone, ecstats.rollup_next_days(the_day, gone))
 	), dropped AS (
 		DELETE FROM ecstats.first_seen_block f USING m
 		 WHERE m.kind = 'x' AND f.first_user = m.first_user
@@ -3293,6 +3322,49 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_first_seen(date, bytea[]) IS
 	'Brings first_seen to the stored users of a day, which had other blocks before; returns the number of new users of it and of the days that this changed.';
+
+-- ecstats.rollup_put_new_users: writes new numbers of new users into stored days. Not into those whose events are gone:
+-- what was counted from these stays. Nor into later, which the same run computes anyway.
+CREATE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], later date[], at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	kpi ecstats.daily_kpi;
+	d record;
+BEGIN
+	FOR d IN SELECT x.day, x.users FROM unnest(days, new_users) x(day, users) WHERE x.day <> ALL (later) ORDER BY 1 LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = d.day AND (s.frozen OR s.events_dropped));
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = d.day;
+		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
+		kpi.new_user_count := d.users;
+		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
+	'Restates new_user_count of stored days whose events are there, but for those that are computed later.';
+
+-- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
+-- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.
+CREATE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	days date[];
+	new_users bigint[];
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
+	PERFORM ecstats.rollup_lock();
+	DELETE FROM ecstats.first_seen_block;
+	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
+	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
+	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
+	PERFORM ecstats.rollup_periods('{}', at);
+	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
+	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';
 
 -- ecstats.user_events: what one user did on stored days.
 -- Arguments: user_id; from_day, to_day (both inclusive; by default all days). Result: as the view user_daily has it,
@@ -3454,17 +3526,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
--- first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. later: days that the same run
+-- computes after this one; anew: first_seen, too, is taken for possibly wrong. Result: true at its first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
 -- was counted from them; its order figures follow its order lines, as long as these are there.
-CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
+CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, later date[] DEFAULT '{}', anew boolean DEFAULT false) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	had bytea[];
-	other record;
 	days date[] := '{}';		-- this one and others whose number of new users this close changed
-	new_users bigint[];
+	new_users bigint[] := '{}';
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -3496,7 +3567,7 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	had := ecstats.rollup_users(the_day);
+	had := CASE WHEN NOT anew THEN ecstats.rollup_users(the_day) END;
 	kpi := ecstats.rollup_write(the_day, with_events);
 
 	IF with_events THEN
@@ -3506,13 +3577,7 @@ BEGIN
 		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
 	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	FOR other IN SELECT o.day, o.users FROM unnest(days, new_users) o(day, users) WHERE o.day <> the_day ORDER BY 1 LOOP
-		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other.day AND (s.frozen OR s.events_dropped));
-		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other.day;
-		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
-		kpi.new_user_count := other.users;
-		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
-	END LOOP;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, later || the_day, at);
 
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
@@ -3527,7 +3592,7 @@ BEGIN
 	RETURN first;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, date[], boolean) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
@@ -3786,7 +3851,9 @@ BEGIN
 		kpi.closed_at := at;
 		kpi.revision := 1;
 	END IF;
-	kpi.complete := kpi.complete AND kpi.revision > 0;
+	-- Its last day may have had no rows: somebody who began before its end may still bring some.
+	kpi.complete := kpi.complete AND kpi.revision > 0
+		AND (coalesce(stored.complete, false) OR ecstats.rollup_complete(ecstats.rollup_period_end(kind, start) - 1, at));
 	IF kpi IS NOT DISTINCT FROM stored THEN
 		RETURN;
 	END IF;
@@ -6156,6 +6223,7 @@ CREATE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_d
 DECLARE
 	at timestamptz := clock_timestamp();
 	due date[];
+	later date[];
 	d date;
 	first boolean;
 	is_new boolean := false;
@@ -6171,8 +6239,10 @@ BEGIN
 				 UNION SELECT ecstats.rollup_stale_days()
 				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
 				 ORDER BY 1);
+	later := due;
 	FOREACH d IN ARRAY due LOOP
-		first := ecstats.rollup_close(d, at);
+		later := later[2:];
+		first := ecstats.rollup_close(d, at, later);
 		IF first AND d = day THEN
 			is_new := true;
 		ELSIF first THEN
@@ -6236,7 +6306,7 @@ BEGIN
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT coalesce(array_agg(e.packed ORDER BY e.name COLLATE "C"), '{}') FROM e WHERE e.kind = 'u')
 	  INTO event_totals, users;
-	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users, '{}', '{}', false) m WHERE m.of_day = the_day;
+	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users) m WHERE m.of_day = the_day;
 	IF open_days <> '{}' THEN
 		new_users := new_users - (SELECT count(*) FROM (
 			SELECT u.user_id FROM unnest(users) b CROSS JOIN LATERAL ecstats.rollup_users_unpack(b) u
@@ -6323,11 +6393,11 @@ COMMENT ON FUNCTION ecstats.rollup_rebuild_refuse(date, date) IS '55000 where a 
 
 -- ecstats.rollup_rebuild_days: what a rebuild of a range has to do: its days that are stored, and those that have data.
 -- Days that have neither cost nothing. Refuses before anything is changed.
-CREATE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date, at timestamptz) RETURNS SETOF date
+CREATE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date) RETURNS SETOF date
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM ecstats.day_must_have_ended(from_day, at);
-	PERFORM ecstats.day_must_have_ended(to_day, at);
+	PERFORM ecstats.day_must_have_ended(from_day, clock_timestamp());
+	PERFORM ecstats.day_must_have_ended(to_day, clock_timestamp());
 	IF from_day > to_day THEN
 		RAISE EXCEPTION 'the range of days is upside down'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
@@ -6342,76 +6412,48 @@ BEGIN
 				 ORDER BY 1;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date) IS
 	'Days of a range that are stored or have data, ascending. 22023 unless it is a range of days that have ended, 55000 where raw rows of one are gone, 25000 unless READ COMMITTED.';
 
--- ecstats.rollup_rebuild_first_seen: users first seen on a day that has no event of theirs, as stored: to their next day.
--- (A close looks only at those whom the day had before it.) The days that get them are counted when they are computed.
-CREATE FUNCTION ecstats.rollup_rebuild_first_seen(the_day date) RETURNS void
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	seen text[] := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
-	there text[] := ecstats.rollup_among(seen, ecstats.rollup_users(the_day));
-	strangers text[] := '{}';
-BEGIN
-	IF cardinality(there) < cardinality(seen) THEN
-		strangers := array(SELECT u COLLATE "C" FROM unnest(seen) u EXCEPT SELECT u COLLATE "C" FROM unnest(there) u ORDER BY 1);
-	END IF;
-	IF strangers = '{}' THEN
-		RETURN;
-	END IF;
-	WITH m AS MATERIALIZED (
-		SELECT * FROM ecstats.rollup_first_merge(the_day, '{}', strangers, ecstats.rollup_next_days(the_day, strangers), true)
-	), dropped AS (
-		DELETE FROM ecstats.first_seen_block f USING m
-		 WHERE m.kind = 'x' AND f.first_user = m.first_user
-		   AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user)
-	)
-	INSERT INTO ecstats.first_seen_block (first_user, users, packed)
-	SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
-	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
-END
-$$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_first_seen(date) IS 'Moves users whose first day is a day without an event of theirs to the next stored day that has one, or forgets them.';
-
 -- ecstats.rollup_rebuild_day: one day, as ecstats_daily computes it, and in its order of locks. Result: at its first
--- close true, and the revision that it is at. The day that ended last gets its reports at its first close, as ever;
--- an older one does not.
-CREATE FUNCTION ecstats.rollup_rebuild_day(the_day date, at timestamptz, OUT first boolean, OUT revision integer, OUT changed boolean)
+-- close true, and the revision that it is at. The first close of the day that ended last is left to ecstats_daily: with
+-- the open days before it, and with its reports.
+CREATE FUNCTION ecstats.rollup_rebuild_day(the_day date, OUT first boolean, OUT revision integer, OUT changed boolean)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
+	at timestamptz := clock_timestamp();
 	before integer;
 BEGIN
-	at := least(at, clock_timestamp());		-- nobody closes a day by a clock that is ahead
 	PERFORM ecstats.day_must_have_ended(the_day, at);
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
 	PERFORM ecstats.rollup_lock();
 	PERFORM ecstats.rollup_rebuild_refuse(the_day, the_day);	-- a run that was waited for may have dropped them
 	before := (SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = the_day);
-	PERFORM ecstats.rollup_rebuild_first_seen(the_day);
-	first := ecstats.rollup_close(the_day, at);
-	PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
-	IF first AND the_day = ecstats.day_of(at) - 1 THEN
-		PERFORM ecstats.rollup_settle(at);
-		PERFORM ecstats.pipeline_queue_reports(the_day);
+	IF before IS NULL AND the_day = ecstats.day_of(at) - 1 THEN
+		PERFORM @extschema@.ecstats_daily(the_day);
+		first := true;
+	ELSE
+		first := ecstats.rollup_close(the_day, at, '{}', true);
+		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	changed := NOT first AND rollup_rebuild_day.revision <> before;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date) IS
 	'Computes one ended day anew from raw rows: whether this closed it first, the revision it is at now and whether that is a new one. 22023, 55000, 25000 as ecstats_rebuild.';
 
 -- ecstats.rollup_rebuild_settle: the end of a rebuild: days that may be called complete by now.
-CREATE FUNCTION ecstats.rollup_rebuild_settle(at timestamptz) RETURNS void
+CREATE FUNCTION ecstats.rollup_rebuild_settle() RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
 	PERFORM ecstats.rollup_lock();
-	PERFORM ecstats.rollup_settle(least(at, clock_timestamp()));
+	PERFORM ecstats.rollup_periods('{}', clock_timestamp());		-- of a week or month without a stored day, too
+	PERFORM ecstats.rollup_settle(clock_timestamp());
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_settle(timestamptz) IS 'Calls days complete that may be, not by a clock that is ahead.';
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, and brings weeks and months to the stored days.';
 
 -- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
 -- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the
@@ -6431,7 +6473,7 @@ BEGIN
 	-- COMMIT, and at once SET TRANSACTION, before anything takes a snapshot: one from before its locks misses rows.
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day, pg_catalog.clock_timestamp()));
+	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day));
 	n := pg_catalog.cardinality(days);
 	FOR i IN 1 .. n LOOP
 		COMMIT;
@@ -6439,10 +6481,10 @@ BEGIN
 		began := pg_catalog.clock_timestamp();
 		-- Of this transaction alone: it goes with its end, whichever that is.
 		PERFORM pg_catalog.set_config('application_name', pg_catalog.format('ecstats_rebuild %s/%s %s', i, n, pg_catalog.to_char(days[i], 'YYYY-MM-DD')), true);
-		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i], began);
-		took := pg_catalog.round(1000 * extract(epoch FROM pg_catalog.clock_timestamp() - began));
-		IF done.first AND days[i] < ecstats.day_of(began) - 1 THEN
-			late := late || days[i];
+		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i]);
+		took := pg_catalog.round(pg_catalog.extract('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began) OPERATOR(pg_catalog.*) 1000::pg_catalog.numeric);
+		IF done.first AND days[i] OPERATOR(pg_catalog.<) (ecstats.day_of(began) OPERATOR(pg_catalog.-) 1) THEN
+			late := pg_catalog.array_append(late, days[i]);
 		END IF;
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -6451,9 +6493,9 @@ BEGIN
 	END LOOP;
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	PERFORM ecstats.rollup_rebuild_settle(pg_catalog.clock_timestamp());
+	PERFORM ecstats.rollup_rebuild_settle();
 	COMMIT;
-	IF pg_catalog.cardinality(late) > 0 THEN
+	IF pg_catalog.cardinality(late) OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE 'days that were not closed before: %, from % to %; their reports are not sent by themselves',
 			pg_catalog.cardinality(late), late[1], late[pg_catalog.cardinality(late)]
 			USING HINT = pg_catalog.format('SELECT ecstats_report(''daily'', %L) sends one.', late[pg_catalog.cardinality(late)]);
@@ -6604,7 +6646,7 @@ COMMENT ON FUNCTION ecstats.rollup_verify_day(date, boolean, bigint) IS
 -- is held against raw rows day by day.
 
 -- ecstats.rollup_verify_first_seen: users of a range of days whose first day is not the first stored day that has them.
--- Nothing but stored days counts, here as in first_seen. A first day that has no rows of users cannot be held against them.
+-- Nothing but stored days counts, here as in first_seen.
 CREATE FUNCTION ecstats.rollup_verify_first_seen(from_day date, to_day date)
 	RETURNS TABLE (user_id text, stored date, recomputed date)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
@@ -6620,17 +6662,18 @@ BEGIN
 					 WHERE d.day BETWEEN from_day AND to_day GROUP BY 1) u
 			  FULL JOIN ecstats.first_seen f ON f.user_id = u.user_id
 			 WHERE u.day < f.day OR f.day IS NULL
-				OR f.day BETWEEN from_day AND to_day AND u.day IS DISTINCT FROM f.day
-				   AND f.day IN (SELECT k.day FROM ecstats.daily_kpi k)) x;
+				OR f.day BETWEEN from_day AND to_day AND u.day IS DISTINCT FROM f.day) x;
 	IF users IS NULL THEN
 		RETURN;
 	END IF;
 	RETURN QUERY
 		SELECT v.user_id, v.stored, least(v.day, o.day)
 		  FROM unnest(users, stored_days, days) v(user_id, stored, day)
-		  LEFT JOIN (SELECT d.user_id, min(d.day) AS day FROM ecstats.user_daily d
-					  WHERE (d.day < from_day OR d.day > to_day) AND d.user_id IN (SELECT unnest(users))
-					  GROUP BY d.user_id) o ON o.user_id = v.user_id
+		  LEFT JOIN (SELECT d.user_id, min(d.day) AS day
+					   FROM (SELECT u.day, c.user_id COLLATE "C" AS user_id		-- unpacked before it is joined, not a block at a time
+							   FROM ecstats.user_day u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.packed) c
+							  WHERE u.day < from_day OR u.day > to_day OFFSET 0) d
+					  WHERE d.user_id IN (SELECT unnest(users)) GROUP BY d.user_id) o ON o.user_id = v.user_id
 		 ORDER BY v.user_id COLLATE "C";
 END
 $$;
@@ -6750,13 +6793,17 @@ BEGIN
 	  FROM ecstats.rollup_verify_first_seen(first_day, last_day) v;
 	SELECT jsonb_object_agg(to_char(n.day, 'YYYY-MM-DD'), n.users) INTO new_users
 	  FROM (SELECT c.day, sum(c.users) AS users
-			  FROM (SELECT f.day, count(*) AS users FROM ecstats.first_seen f WHERE f.day BETWEEN first_day AND last_day GROUP BY f.day
+			  FROM (SELECT f.day, count(*) AS users FROM (SELECT min(s.day) AS day FROM ecstats.first_seen s GROUP BY s.user_id) f
+					 WHERE f.day BETWEEN first_day AND last_day GROUP BY f.day
 					UNION ALL SELECT w, -1 FROM unnest(wrong) w
 					UNION ALL SELECT r, 1 FROM unnest(right_days) r) c
 			 WHERE c.day IS NOT NULL GROUP BY c.day) n;
 
 	FOREACH d IN ARRAY days LOOP
 		SELECT * INTO state FROM ecstats.day_state s WHERE s.day = d;
+		IF NOT FOUND THEN		-- nobody would find the day changed
+			RETURN QUERY SELECT d, 'day_state', '{}'::jsonb, NULL::jsonb, '{}'::jsonb;
+		END IF;
 		IF state.frozen OR state.orders_dropped THEN
 			frozen := frozen || d;
 			CONTINUE;
@@ -6782,6 +6829,8 @@ BEGIN
 				   FROM ecstats.first_seen_block b
 				  CROSS JOIN LATERAL (SELECT count(*) AS users, min(i.id COLLATE "C") AS first_user FROM ecstats.rollup_ids_unpack(b.packed) i) c
 				  WHERE (b.users, b.first_user) IS DISTINCT FROM (c.users::integer, c.first_user);
+	RETURN QUERY SELECT NULL::date, 'first_seen', jsonb_build_object('user_id', f.user_id), jsonb_build_object('times', count(*)), jsonb_build_object('times', 1)
+				   FROM ecstats.first_seen f GROUP BY f.user_id HAVING count(*) > 1;
 	RETURN QUERY SELECT v.day, v.relation, '{}'::jsonb, v.stored, v.recomputed FROM ecstats.rollup_verify_periods(first_day, last_day) v;
 
 	PERFORM ecstats.rollup_verify_notice('days left out because their order lines were dropped', frozen, 'Their figures are final: nothing is left to hold them against.');
@@ -7233,10 +7282,10 @@ BEGIN
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.day_partition_exists(d) THEN
-			busy := busy + 1;
+			busy := busy OPERATOR(pg_catalog.+) 1;
 		END IF;
 	END LOOP;
-	IF days <> '{}' THEN			-- days that were closed out of the default partition have their own now
+	IF days OPERATOR(pg_catalog.<>) '{}'::pg_catalog.date[] THEN			-- days that were closed out of the default partition have their own now
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		PERFORM ecstats.maintain_lost();
@@ -7246,7 +7295,7 @@ BEGIN
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_drop(d, pg_catalog.clock_timestamp()) THEN
-			waiting := waiting + 1;
+			waiting := waiting OPERATOR(pg_catalog.+) 1;
 		END IF;
 	END LOOP;
 	COMMIT;
@@ -7256,10 +7305,10 @@ BEGIN
 	END LOOP;
 	IF days IS NULL THEN
 		RAISE NOTICE 'no partitions were made because a lock was busy; the next run tries again';
-	ELSIF busy > 0 THEN
+	ELSIF busy OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE '% partitions could not be made now because a lock was busy; the next run tries again', busy;
 	END IF;
-	IF waiting > 0 THEN
+	IF waiting OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE 'days past retention that could not be dropped now because they are in use: %; the next run tries again', waiting;
 	END IF;
 END
@@ -8530,7 +8579,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{ecstats_daily,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
-		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,ecstats_verify}'::text[]) v
+		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,ecstats_verify}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v

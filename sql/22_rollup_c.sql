@@ -115,18 +115,39 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_among(users text[], blocks bytea[]) RE
 COMMENT ON FUNCTION ecstats.rollup_among(text[], bytea[]) IS
 	'Those of ascending user_ids that blocks of ecstats.user_day have. Errors: 22004, XX001.';
 
--- Purpose:   what a day's users change in who was seen first when.
--- Arguments: day; blocks: its users, as in ecstats.user_day, in order; gone: users that it had and has not any
---            more, ascending, and next: for each of them the next day with an event (NULL: none); with_blocks:
---            also what has to be stored.
--- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
---            this changed; with blocks: 'b' a block to be stored (first_user, users, packed), 'x' first_user =
---            key of a stored one that is not any more, unless it is a 'b' too.
--- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not in order.
+-- Purpose:   which of some users were not found.
+-- Arguments: users, found: user_ids, ascending in collation "C".
+-- Result:    the users that are not among found, ascending.
+-- Errors:    22004 a NULL.
+-- Touches:   nothing.
+CREATE OR REPLACE FUNCTION ecstats.rollup_without(users text[], found text[]) RETURNS text[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_without';
+COMMENT ON FUNCTION ecstats.rollup_without(text[], text[]) IS 'Those of ascending user_ids that are not among others, ascending too. Error: 22004.';
+
+-- Purpose:   how many users of a day that is not stored are new on it.
+-- Arguments: day; blocks: its users, as in ecstats.user_day, in order.
+-- Result:    users first seen on day, for the day itself and each other day that has them now.
+-- Errors:    22004 a NULL; 22008 a day before 1999-12-30; XX001 a corrupt block, or one that is not where its ids belong.
 -- Touches:   reads ecstats.first_seen_block.
-CREATE OR REPLACE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[], gone text[], next date[], with_blocks boolean)
+CREATE OR REPLACE FUNCTION ecstats.rollup_first_merge(day date, blocks bytea[])
+	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 10
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
+COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[]) IS
+	'Rows of kind d: users first seen by day, were the users of these blocks seen on a day. Errors: 22004, 22008, XX001.';
+
+-- Purpose:   what a stored day's users change in who was seen first when.
+-- Arguments: day; gone: users that it had and has not any more, ascending, and next: for each of them the next day with
+--            an event (NULL: none).
+-- Result:    kind 'd' users = how many were first seen on day, for the day itself and each other day that
+--            this changed; 'b' a block to be stored (first_user, users, packed), 'x' first_user = key of a stored one
+--            that is not any more, unless it is a 'b' too.
+-- Errors:    as above; 2202E gone and next are not of the same length.
+-- Touches:   reads ecstats.user_day and ecstats.first_seen_block.
+CREATE OR REPLACE FUNCTION ecstats.rollup_first_merge_stored(day date, gone text[], next date[])
 	RETURNS TABLE (kind "char", of_day date, users bigint, first_user text, packed bytea)
 	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 1000
-	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge';
-COMMENT ON FUNCTION ecstats.rollup_first_merge(date, bytea[], text[], date[], boolean) IS
-	'Merges a day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, XX001.';
+	AS 'MODULE_PATHNAME', 'ecstats_rollup_first_merge_stored';
+COMMENT ON FUNCTION ecstats.rollup_first_merge_stored(date, text[], date[]) IS
+	'Merges a stored day''s users into ecstats.first_seen_block and returns, without writing: d users first seen by day, b blocks to store, x keys of blocks to drop. Errors: 22004, 22008, 2202E, XX001.';

@@ -142,17 +142,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. Result: true at its
--- first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. later: days that the same run
+-- computes after this one; anew: first_seen, too, is taken for possibly wrong. Result: true at its first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
 -- was counted from them; its order figures follow its order lines, as long as these are there.
-CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz) RETURNS boolean
+CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, later date[] DEFAULT '{}', anew boolean DEFAULT false) RETURNS boolean
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	had bytea[];
-	other record;
 	days date[] := '{}';		-- this one and others whose number of new users this close changed
-	new_users bigint[];
+	new_users bigint[] := '{}';
 	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -184,7 +183,7 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	had := ecstats.rollup_users(the_day);
+	had := CASE WHEN NOT anew THEN ecstats.rollup_users(the_day) END;
 	kpi := ecstats.rollup_write(the_day, with_events);
 
 	IF with_events THEN
@@ -194,13 +193,7 @@ BEGIN
 		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
 	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	FOR other IN SELECT o.day, o.users FROM unnest(days, new_users) o(day, users) WHERE o.day <> the_day ORDER BY 1 LOOP
-		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = other.day AND (s.frozen OR s.events_dropped));
-		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = other.day;
-		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
-		kpi.new_user_count := other.users;
-		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
-	END LOOP;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, later || the_day, at);
 
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
@@ -215,7 +208,7 @@ BEGIN
 	RETURN first;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, date[], boolean) IS
 	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that

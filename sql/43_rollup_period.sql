@@ -89,7 +89,9 @@ BEGIN
 		kpi.closed_at := at;
 		kpi.revision := 1;
 	END IF;
-	kpi.complete := kpi.complete AND kpi.revision > 0;
+	-- Its last day may have had no rows: somebody who began before its end may still bring some.
+	kpi.complete := kpi.complete AND kpi.revision > 0
+		AND (coalesce(stored.complete, false) OR ecstats.rollup_complete(ecstats.rollup_period_end(kind, start) - 1, at));
 	IF kpi IS NOT DISTINCT FROM stored THEN
 		RETURN;
 	END IF;

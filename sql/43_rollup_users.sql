@@ -21,12 +21,13 @@ COMMENT ON FUNCTION ecstats.rollup_users_at(date, text[]) IS 'Blocks of ecstats.
 -- ecstats.rollup_next_days: for users (ascending) the next stored day after a day on which each has an event, NULL
 -- where there is none. A day is read once for all users who have not been found yet.
 CREATE OR REPLACE FUNCTION ecstats.rollup_next_days(the_day date, user_ids text[]) RETURNS date[]
-	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 DECLARE
 	few CONSTANT integer := 500;		-- look-ups that cost less than a whole day's blocks
 	wanted text[] := user_ids;
 	found_there text[];
-	found jsonb := '{}';
+	found text[] := '{}';
+	found_on date[] := '{}';
 	later date;
 BEGIN
 	FOR later IN SELECT k.day FROM ecstats.daily_kpi k WHERE k.day > the_day ORDER BY k.day LOOP
@@ -34,25 +35,32 @@ BEGIN
 		found_there := ecstats.rollup_among(wanted,
 			CASE WHEN cardinality(wanted) <= few THEN ecstats.rollup_users_at(later, wanted) ELSE ecstats.rollup_users(later) END);
 		CONTINUE WHEN found_there = '{}';
-		found := found || (SELECT jsonb_object_agg(f, later) FROM unnest(found_there) f);
-		wanted := array(SELECT w FROM unnest(wanted) WITH ORDINALITY AS x(w, n) WHERE NOT found ? w ORDER BY n);
+		wanted := ecstats.rollup_without(wanted, found_there);
+		found := found || found_there;
+		found_on := found_on || array_fill(later, ARRAY[cardinality(found_there)]);
 	END LOOP;
-	RETURN array(SELECT (found ->> u)::date FROM unnest(user_ids) WITH ORDINALITY AS x(u, n) ORDER BY n);
+	RETURN array(SELECT f.day FROM unnest(user_ids) WITH ORDINALITY x(u, n) LEFT JOIN unnest(found, found_on) f(u, day) ON f.u = x.u ORDER BY x.n);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_next_days(date, text[]) IS 'For each of some users, ascending, the next stored day after a day with an event of theirs, or NULL.';
 
 -- ecstats.rollup_first_seen: brings first_seen to the stored users of a day; had: the blocks of users that the day
--- had before. Result: how many users were first seen on the day, and on each other day that this changed.
+-- had before; NULL: whoever is first seen on the day is looked for among its users, as a rebuild does. Result: how many users were first seen on the day, and on each other day that this changed.
 CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen(the_day date, had bytea[]) RETURNS TABLE (of_day date, users bigint)
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off AS $$
 DECLARE
-	has bytea[] := ecstats.rollup_users(the_day);
-	gone text[] := CASE WHEN had = '{}' THEN '{}' ELSE ecstats.rollup_gone(had, has) END;
+	seen text[];
+	gone text[] := '{}';
 BEGIN
+	IF had IS NULL THEN
+		seen := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
+		gone := ecstats.rollup_without(seen, ecstats.rollup_among(seen, ecstats.rollup_users(the_day)));
+	ELSIF had <> '{}' THEN
+		gone := ecstats.rollup_gone(had, ecstats.rollup_users(the_day));
+	END IF;
 	RETURN QUERY
 	WITH m AS MATERIALIZED (
-		SELECT * FROM ecstats.rollup_first_merge(the_day, has, gone, ecstats.rollup_next_days(the_day, gone), true)
+		SELECT * FROM ecstats.rollup_first_merge_stored(the_day, gone, ecstats.rollup_next_days(the_day, gone))
 	), dropped AS (
 		DELETE FROM ecstats.first_seen_block f USING m
 		 WHERE m.kind = 'x' AND f.first_user = m.first_user
@@ -67,6 +75,49 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_first_seen(date, bytea[]) IS
 	'Brings first_seen to the stored users of a day, which had other blocks before; returns the number of new users of it and of the days that this changed.';
+
+-- ecstats.rollup_put_new_users: writes new numbers of new users into stored days. Not into those whose events are gone:
+-- what was counted from these stays. Nor into later, which the same run computes anyway.
+CREATE OR REPLACE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], later date[], at timestamptz) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	kpi ecstats.daily_kpi;
+	d record;
+BEGIN
+	FOR d IN SELECT x.day, x.users FROM unnest(days, new_users) x(day, users) WHERE x.day <> ALL (later) ORDER BY 1 LOOP
+		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = d.day AND (s.frozen OR s.events_dropped));
+		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = d.day;
+		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
+		kpi.new_user_count := d.users;
+		PERFORM ecstats.rollup_put(kpi, at, kpi.complete);
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
+	'Restates new_user_count of stored days whose events are there, but for those that are computed later.';
+
+-- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
+-- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.
+CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	days date[];
+	new_users bigint[];
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
+	PERFORM ecstats.rollup_lock();
+	DELETE FROM ecstats.first_seen_block;
+	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
+	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
+	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
+	PERFORM ecstats.rollup_periods('{}', at);
+	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
+	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';
 
 -- ecstats.user_events: what one user did on stored days.
 -- Arguments: user_id; from_day, to_day (both inclusive; by default all days). Result: as the view user_daily has it,

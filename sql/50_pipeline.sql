@@ -70,6 +70,7 @@ CREATE OR REPLACE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema
 DECLARE
 	at timestamptz := clock_timestamp();
 	due date[];
+	later date[];
 	d date;
 	first boolean;
 	is_new boolean := false;
@@ -85,8 +86,10 @@ BEGIN
 				 UNION SELECT ecstats.rollup_stale_days()
 				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
 				 ORDER BY 1);
+	later := due;
 	FOREACH d IN ARRAY due LOOP
-		first := ecstats.rollup_close(d, at);
+		later := later[2:];
+		first := ecstats.rollup_close(d, at, later);
 		IF first AND d = day THEN
 			is_new := true;
 		ELSIF first THEN
@@ -150,7 +153,7 @@ BEGIN
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
 		   (SELECT coalesce(array_agg(e.packed ORDER BY e.name COLLATE "C"), '{}') FROM e WHERE e.kind = 'u')
 	  INTO event_totals, users;
-	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users, '{}', '{}', false) m WHERE m.of_day = the_day;
+	SELECT m.users INTO STRICT new_users FROM ecstats.rollup_first_merge(the_day, users) m WHERE m.of_day = the_day;
 	IF open_days <> '{}' THEN
 		new_users := new_users - (SELECT count(*) FROM (
 			SELECT u.user_id FROM unnest(users) b CROSS JOIN LATERAL ecstats.rollup_users_unpack(b) u

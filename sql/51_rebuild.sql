@@ -29,11 +29,11 @@ COMMENT ON FUNCTION ecstats.rollup_rebuild_refuse(date, date) IS '55000 where a 
 
 -- ecstats.rollup_rebuild_days: what a rebuild of a range has to do: its days that are stored, and those that have data.
 -- Days that have neither cost nothing. Refuses before anything is changed.
-CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date, at timestamptz) RETURNS SETOF date
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_days(from_day date, to_day date) RETURNS SETOF date
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-	PERFORM ecstats.day_must_have_ended(from_day, at);
-	PERFORM ecstats.day_must_have_ended(to_day, at);
+	PERFORM ecstats.day_must_have_ended(from_day, clock_timestamp());
+	PERFORM ecstats.day_must_have_ended(to_day, clock_timestamp());
 	IF from_day > to_day THEN
 		RAISE EXCEPTION 'the range of days is upside down'
 			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('From %s to %s.', from_day, to_day),
@@ -48,76 +48,48 @@ BEGIN
 				 ORDER BY 1;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_rebuild_days(date, date) IS
 	'Days of a range that are stored or have data, ascending. 22023 unless it is a range of days that have ended, 55000 where raw rows of one are gone, 25000 unless READ COMMITTED.';
 
--- ecstats.rollup_rebuild_first_seen: users first seen on a day that has no event of theirs, as stored: to their next day.
--- (A close looks only at those whom the day had before it.) The days that get them are counted when they are computed.
-CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_first_seen(the_day date) RETURNS void
-	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-	seen text[] := array(SELECT f.user_id FROM ecstats.first_seen f WHERE f.day = the_day ORDER BY f.user_id COLLATE "C");
-	there text[] := ecstats.rollup_among(seen, ecstats.rollup_users(the_day));
-	strangers text[] := '{}';
-BEGIN
-	IF cardinality(there) < cardinality(seen) THEN
-		strangers := array(SELECT u COLLATE "C" FROM unnest(seen) u EXCEPT SELECT u COLLATE "C" FROM unnest(there) u ORDER BY 1);
-	END IF;
-	IF strangers = '{}' THEN
-		RETURN;
-	END IF;
-	WITH m AS MATERIALIZED (
-		SELECT * FROM ecstats.rollup_first_merge(the_day, '{}', strangers, ecstats.rollup_next_days(the_day, strangers), true)
-	), dropped AS (
-		DELETE FROM ecstats.first_seen_block f USING m
-		 WHERE m.kind = 'x' AND f.first_user = m.first_user
-		   AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user)
-	)
-	INSERT INTO ecstats.first_seen_block (first_user, users, packed)
-	SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
-	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
-END
-$$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_first_seen(date) IS 'Moves users whose first day is a day without an event of theirs to the next stored day that has one, or forgets them.';
-
 -- ecstats.rollup_rebuild_day: one day, as ecstats_daily computes it, and in its order of locks. Result: at its first
--- close true, and the revision that it is at. The day that ended last gets its reports at its first close, as ever;
--- an older one does not.
-CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_day(the_day date, at timestamptz, OUT first boolean, OUT revision integer, OUT changed boolean)
+-- close true, and the revision that it is at. The first close of the day that ended last is left to ecstats_daily: with
+-- the open days before it, and with its reports.
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_day(the_day date, OUT first boolean, OUT revision integer, OUT changed boolean)
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
+	at timestamptz := clock_timestamp();
 	before integer;
 BEGIN
-	at := least(at, clock_timestamp());		-- nobody closes a day by a clock that is ahead
 	PERFORM ecstats.day_must_have_ended(the_day, at);
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
 	PERFORM ecstats.rollup_lock();
 	PERFORM ecstats.rollup_rebuild_refuse(the_day, the_day);	-- a run that was waited for may have dropped them
 	before := (SELECT k.revision FROM ecstats.daily_kpi k WHERE k.day = the_day);
-	PERFORM ecstats.rollup_rebuild_first_seen(the_day);
-	first := ecstats.rollup_close(the_day, at);
-	PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
-	IF first AND the_day = ecstats.day_of(at) - 1 THEN
-		PERFORM ecstats.rollup_settle(at);
-		PERFORM ecstats.pipeline_queue_reports(the_day);
+	IF before IS NULL AND the_day = ecstats.day_of(at) - 1 THEN
+		PERFORM @extschema@.ecstats_daily(the_day);
+		first := true;
+	ELSE
+		first := ecstats.rollup_close(the_day, at, '{}', true);
+		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	changed := NOT first AND rollup_rebuild_day.revision <> before;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date, timestamptz) IS
+COMMENT ON FUNCTION ecstats.rollup_rebuild_day(date) IS
 	'Computes one ended day anew from raw rows: whether this closed it first, the revision it is at now and whether that is a new one. 22023, 55000, 25000 as ecstats_rebuild.';
 
 -- ecstats.rollup_rebuild_settle: the end of a rebuild: days that may be called complete by now.
-CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_settle(at timestamptz) RETURNS void
+CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_settle() RETURNS void
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
 	PERFORM ecstats.rollup_lock();
-	PERFORM ecstats.rollup_settle(least(at, clock_timestamp()));
+	PERFORM ecstats.rollup_periods('{}', clock_timestamp());		-- of a week or month without a stored day, too
+	PERFORM ecstats.rollup_settle(clock_timestamp());
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_settle(timestamptz) IS 'Calls days complete that may be, not by a clock that is ahead.';
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, and brings weeks and months to the stored days.';
 
 -- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
 -- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the
@@ -137,7 +109,7 @@ BEGIN
 	-- COMMIT, and at once SET TRANSACTION, before anything takes a snapshot: one from before its locks misses rows.
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day, pg_catalog.clock_timestamp()));
+	days := array(SELECT ecstats.rollup_rebuild_days(from_day, to_day));
 	n := pg_catalog.cardinality(days);
 	FOR i IN 1 .. n LOOP
 		COMMIT;
@@ -145,10 +117,10 @@ BEGIN
 		began := pg_catalog.clock_timestamp();
 		-- Of this transaction alone: it goes with its end, whichever that is.
 		PERFORM pg_catalog.set_config('application_name', pg_catalog.format('ecstats_rebuild %s/%s %s', i, n, pg_catalog.to_char(days[i], 'YYYY-MM-DD')), true);
-		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i], began);
-		took := pg_catalog.round(1000 * extract(epoch FROM pg_catalog.clock_timestamp() - began));
-		IF done.first AND days[i] < ecstats.day_of(began) - 1 THEN
-			late := late || days[i];
+		SELECT * INTO done FROM ecstats.rollup_rebuild_day(days[i]);
+		took := pg_catalog.round(pg_catalog.extract('epoch', pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) began) OPERATOR(pg_catalog.*) 1000::pg_catalog.numeric);
+		IF done.first AND days[i] OPERATOR(pg_catalog.<) (ecstats.day_of(began) OPERATOR(pg_catalog.-) 1) THEN
+			late := pg_catalog.array_append(late, days[i]);
 		END IF;
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -157,9 +129,9 @@ BEGIN
 	END LOOP;
 	COMMIT;
 	SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-	PERFORM ecstats.rollup_rebuild_settle(pg_catalog.clock_timestamp());
+	PERFORM ecstats.rollup_rebuild_settle();
 	COMMIT;
-	IF pg_catalog.cardinality(late) > 0 THEN
+	IF pg_catalog.cardinality(late) OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE 'days that were not closed before: %, from % to %; their reports are not sent by themselves',
 			pg_catalog.cardinality(late), late[1], late[pg_catalog.cardinality(late)]
 			USING HINT = pg_catalog.format('SELECT ecstats_report(''daily'', %L) sends one.', late[pg_catalog.cardinality(late)]);

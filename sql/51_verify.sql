@@ -69,13 +69,17 @@ BEGIN
 	  FROM ecstats.rollup_verify_first_seen(first_day, last_day) v;
 	SELECT jsonb_object_agg(to_char(n.day, 'YYYY-MM-DD'), n.users) INTO new_users
 	  FROM (SELECT c.day, sum(c.users) AS users
-			  FROM (SELECT f.day, count(*) AS users FROM ecstats.first_seen f WHERE f.day BETWEEN first_day AND last_day GROUP BY f.day
+			  FROM (SELECT f.day, count(*) AS users FROM (SELECT min(s.day) AS day FROM ecstats.first_seen s GROUP BY s.user_id) f
+					 WHERE f.day BETWEEN first_day AND last_day GROUP BY f.day
 					UNION ALL SELECT w, -1 FROM unnest(wrong) w
 					UNION ALL SELECT r, 1 FROM unnest(right_days) r) c
 			 WHERE c.day IS NOT NULL GROUP BY c.day) n;
 
 	FOREACH d IN ARRAY days LOOP
 		SELECT * INTO state FROM ecstats.day_state s WHERE s.day = d;
+		IF NOT FOUND THEN		-- nobody would find the day changed
+			RETURN QUERY SELECT d, 'day_state', '{}'::jsonb, NULL::jsonb, '{}'::jsonb;
+		END IF;
 		IF state.frozen OR state.orders_dropped THEN
 			frozen := frozen || d;
 			CONTINUE;
@@ -101,6 +105,8 @@ BEGIN
 				   FROM ecstats.first_seen_block b
 				  CROSS JOIN LATERAL (SELECT count(*) AS users, min(i.id COLLATE "C") AS first_user FROM ecstats.rollup_ids_unpack(b.packed) i) c
 				  WHERE (b.users, b.first_user) IS DISTINCT FROM (c.users::integer, c.first_user);
+	RETURN QUERY SELECT NULL::date, 'first_seen', jsonb_build_object('user_id', f.user_id), jsonb_build_object('times', count(*)), jsonb_build_object('times', 1)
+				   FROM ecstats.first_seen f GROUP BY f.user_id HAVING count(*) > 1;
 	RETURN QUERY SELECT v.day, v.relation, '{}'::jsonb, v.stored, v.recomputed FROM ecstats.rollup_verify_periods(first_day, last_day) v;
 
 	PERFORM ecstats.rollup_verify_notice('days left out because their order lines were dropped', frozen, 'Their figures are final: nothing is left to hold them against.');

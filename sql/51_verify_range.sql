@@ -3,7 +3,7 @@
 -- is held against raw rows day by day.
 
 -- ecstats.rollup_verify_first_seen: users of a range of days whose first day is not the first stored day that has them.
--- Nothing but stored days counts, here as in first_seen. A first day that has no rows of users cannot be held against them.
+-- Nothing but stored days counts, here as in first_seen.
 CREATE OR REPLACE FUNCTION ecstats.rollup_verify_first_seen(from_day date, to_day date)
 	RETURNS TABLE (user_id text, stored date, recomputed date)
 	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
@@ -19,17 +19,18 @@ BEGIN
 					 WHERE d.day BETWEEN from_day AND to_day GROUP BY 1) u
 			  FULL JOIN ecstats.first_seen f ON f.user_id = u.user_id
 			 WHERE u.day < f.day OR f.day IS NULL
-				OR f.day BETWEEN from_day AND to_day AND u.day IS DISTINCT FROM f.day
-				   AND f.day IN (SELECT k.day FROM ecstats.daily_kpi k)) x;
+				OR f.day BETWEEN from_day AND to_day AND u.day IS DISTINCT FROM f.day) x;
 	IF users IS NULL THEN
 		RETURN;
 	END IF;
 	RETURN QUERY
 		SELECT v.user_id, v.stored, least(v.day, o.day)
 		  FROM unnest(users, stored_days, days) v(user_id, stored, day)
-		  LEFT JOIN (SELECT d.user_id, min(d.day) AS day FROM ecstats.user_daily d
-					  WHERE (d.day < from_day OR d.day > to_day) AND d.user_id IN (SELECT unnest(users))
-					  GROUP BY d.user_id) o ON o.user_id = v.user_id
+		  LEFT JOIN (SELECT d.user_id, min(d.day) AS day
+					   FROM (SELECT u.day, c.user_id COLLATE "C" AS user_id		-- unpacked before it is joined, not a block at a time
+							   FROM ecstats.user_day u CROSS JOIN LATERAL ecstats.rollup_users_unpack(u.packed) c
+							  WHERE u.day < from_day OR u.day > to_day OFFSET 0) d
+					  WHERE d.user_id IN (SELECT unnest(users)) GROUP BY d.user_id) o ON o.user_id = v.user_id
 		 ORDER BY v.user_id COLLATE "C";
 END
 $$;

@@ -187,10 +187,10 @@ BEGIN
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_partition(d) AND NOT ecstats.day_partition_exists(d) THEN
-			busy := busy + 1;
+			busy := busy OPERATOR(pg_catalog.+) 1;
 		END IF;
 	END LOOP;
-	IF days <> '{}' THEN			-- days that were closed out of the default partition have their own now
+	IF days OPERATOR(pg_catalog.<>) '{}'::pg_catalog.date[] THEN			-- days that were closed out of the default partition have their own now
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		PERFORM ecstats.maintain_lost();
@@ -200,7 +200,7 @@ BEGIN
 		COMMIT;
 		SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 		IF NOT ecstats.maintain_drop(d, pg_catalog.clock_timestamp()) THEN
-			waiting := waiting + 1;
+			waiting := waiting OPERATOR(pg_catalog.+) 1;
 		END IF;
 	END LOOP;
 	COMMIT;
@@ -210,10 +210,10 @@ BEGIN
 	END LOOP;
 	IF days IS NULL THEN
 		RAISE NOTICE 'no partitions were made because a lock was busy; the next run tries again';
-	ELSIF busy > 0 THEN
+	ELSIF busy OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE '% partitions could not be made now because a lock was busy; the next run tries again', busy;
 	END IF;
-	IF waiting > 0 THEN
+	IF waiting OPERATOR(pg_catalog.>) 0 THEN
 		RAISE NOTICE 'days past retention that could not be dropped now because they are in use: %; the next run tries again', waiting;
 	END IF;
 END

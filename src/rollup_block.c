@@ -14,6 +14,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
@@ -25,11 +26,17 @@
 #define BLOCK_VERSION 1
 #define BLOCK_HEADER  2
 
-/* One id in 64 begins a block; whatever they are, a block of this size takes no more. */
+/*
+ * One id in 64 begins a block. Whatever they are, a block of the most bytes takes no more, and one of
+ * fewer than the least takes another: ids are the visitors' to choose.
+ */
 #define BORDER_MASK 63
-#define BLOCK_BYTES 4000
+#define LEAST_BYTES 256
+#define MOST_BYTES	4000
 
 #define MAX_VARINT 10
+
+#define FETCH_BLOCKS 200
 
 static void begin_entry(RollupBlockWriter *writer, const char *id, uint32 length);
 static void append_varint(StringInfo to, uint64 value);
@@ -38,6 +45,9 @@ static uint64 read_long_varint(RollupBlockReader *reader);
 static void read_id(RollupBlockReader *reader);
 static void corrupt(const RollupBlockReader *reader, const char *reason) __attribute__((noreturn));
 static int compare_counts(const void *a, const void *b);
+static void list_begin(RollupBlockList *list);
+static bytea *fetch_from_array(RollupBlockList *list);
+static bytea *fetch_from_portal(RollupBlockList *list);
 
 /* ---------------------------------------------------------------- writing */
 
@@ -78,8 +88,9 @@ ecstats_rollup_writer_ends(const RollupBlockWriter *writer, const char *id, uint
 {
 	if (writer->ids == 0)
 		return false;
-	return writer->bytes.len >= BLOCK_BYTES ||
-		   (rollup_hash_bytes(0, id, length) & BORDER_MASK) == 0;
+	return writer->bytes.len >= MOST_BYTES ||
+		   (writer->bytes.len >= LEAST_BYTES &&
+			(rollup_hash_bytes(0, id, length) & BORDER_MASK) == 0);
 }
 
 /*
@@ -318,6 +329,7 @@ ecstats_rollup_reader_counts(RollupBlockReader *reader)
 		/* A pair takes two bytes or more, so that the block bounds what is allocated. */
 		if (n == reader->max_counts)
 		{
+			CHECK_FOR_INTERRUPTS();
 			reader->max_counts = Max(32, reader->max_counts * 2);
 			reader->counts =
 				reader->counts == NULL
@@ -383,10 +395,11 @@ read_long_varint(RollupBlockReader *reader)
 static void
 corrupt(const RollupBlockReader *reader, const char *reason)
 {
-	ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
-					errdetail("At byte %d of %d: %s.", (int) (reader->at - reader->start),
-							  (int) (reader->end - reader->start), reason),
-					errhint("CALL ecstats_rebuild(day, day) makes a day's blocks anew from raw rows.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
+			 errdetail("At byte %d of %d: %s.", (int) (reader->at - reader->start),
+					   (int) (reader->end - reader->start), reason),
+			 errhint("CALL ecstats_rebuild(day, day) makes a day's blocks anew from raw rows.")));
 }
 
 /*
@@ -406,10 +419,69 @@ ecstats_rollup_list_open(RollupBlockList *list, ArrayType *blocks, RollupPayload
 			ereport(ERROR,
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("blocks have a NULL element"),
 					 errdetail("Element %d is NULL.", i + 1)));
+	list->fetch = fetch_from_array;
+	list_begin(list);
+}
+
+/*
+ * ecstats_rollup_list_open_portal starts to read the blocks of a kind that a portal of the current SPI
+ * connection returns, in its only column. The list must be read to its end, or the connection ended.
+ */
+void
+ecstats_rollup_list_open_portal(RollupBlockList *list, Portal portal, RollupPayload kind)
+{
+	list->kind = kind;
+	list->portal = portal;
+	list->rows = NULL;
+	list->nblocks = 0;
+	list->fetch = fetch_from_portal;
+	list_begin(list);
+}
+
+/*
+ * list_begin goes before the first id.
+ */
+static void
+list_begin(RollupBlockList *list)
+{
 	list->next = 0;
+	list->taken = 0;
 	list->valid = false;
 	ecstats_rollup_reader_init(&list->reader);
 	initStringInfo(&list->last);
+}
+
+/*
+ * fetch_from_array returns the next block of an array, NULL at the end.
+ */
+static bytea *
+fetch_from_array(RollupBlockList *list)
+{
+	return list->next < list->nblocks ? DatumGetByteaPP(list->blocks[list->next++]) : NULL;
+}
+
+/*
+ * fetch_from_portal returns the next block of a portal, NULL at the end. It stays where it is until
+ * the one after is asked for.
+ */
+static bytea *
+fetch_from_portal(RollupBlockList *list)
+{
+	bool null;
+
+	if (list->next == list->nblocks)
+	{
+		if (list->rows != NULL)
+			SPI_freetuptable(list->rows);
+		SPI_cursor_fetch(list->portal, true, FETCH_BLOCKS);
+		list->rows = SPI_tuptable;
+		list->nblocks = (int) SPI_processed;
+		list->next = 0;
+		if (list->nblocks == 0)
+			return NULL;
+	}
+	return DatumGetByteaPP(
+		SPI_getbinval(list->rows->vals[list->next++], list->rows->tupdesc, 1, &null));
 }
 
 /*
@@ -420,24 +492,23 @@ bool
 ecstats_rollup_list_next(RollupBlockList *list)
 {
 	RollupBlockReader *reader = &list->reader;
+	bytea *block;
 
-	if (list->next > 0 && ecstats_rollup_reader_next(reader))
+	if (list->taken > 0 && ecstats_rollup_reader_next(reader))
 		return list->valid = true;
-	while (list->next < list->nblocks)
-	{
-		CHECK_FOR_INTERRUPTS();
-		resetStringInfo(&list->last);
-		appendBinaryStringInfo(&list->last, reader->id, (int) reader->length);
-		ecstats_rollup_reader_open(reader, DatumGetByteaPP(list->blocks[list->next]), list->kind);
-		if (!ecstats_rollup_reader_next(reader))
-			corrupt(reader, "it is empty");
-		if (list->next++ > 0 &&
-			rollup_compare(list->last.data, list->last.len, reader->id, reader->length) >= 0)
-			ereport(
-				ERROR,
+	CHECK_FOR_INTERRUPTS();
+	block = list->fetch(list);
+	if (block == NULL)
+		return list->valid = false;
+	resetStringInfo(&list->last);
+	appendBinaryStringInfo(&list->last, reader->id, (int) reader->length);
+	ecstats_rollup_reader_open(reader, block, list->kind);
+	if (!ecstats_rollup_reader_next(reader))
+		corrupt(reader, "it is empty");
+	if (list->taken++ > 0 &&
+		rollup_compare(list->last.data, list->last.len, reader->id, reader->length) >= 0)
+		ereport(ERROR,
 				(errcode(ERRCODE_DATA_CORRUPTED), errmsg("blocks of the rollup are not in order"),
-				 errdetail("Block %d begins before block %d ends.", list->next, list->next - 1)));
-		return list->valid = true;
-	}
-	return list->valid = false;
+				 errdetail("Block %d begins before block %d ends.", list->taken, list->taken - 1)));
+	return list->valid = true;
 }

@@ -11,6 +11,7 @@
 #define ECSTATS_ROLLUP_BLOCK_H
 
 #include "lib/stringinfo.h"
+#include "utils/portal.h"
 
 #include "rollup.h"
 
@@ -69,14 +70,20 @@ extern int ecstats_rollup_reader_counts(RollupBlockReader *reader);
 typedef struct RollupBlockList
 {
 	RollupPayload kind;
-	Datum *blocks;
-	int nblocks;
-	int next;
-	bool valid;				  /* there is an id at the reader */
-	RollupBlockReader reader; /* at the current id */
-	StringInfoData last;	  /* last id of the block before */
+	bytea *(*fetch)(struct RollupBlockList *list); /* the next block, NULL at the end */
+	Datum *blocks;								   /* of an array */
+	Portal portal;								   /* or of a query */
+	struct SPITupleTable *rows;					   /* what it returned last */
+	int nblocks;								   /* in the array, or in rows */
+	int next;									   /* in them */
+	int taken;									   /* blocks so far */
+	bool valid;									   /* there is an id at the reader */
+	RollupBlockReader reader;					   /* at the current id */
+	StringInfoData last;						   /* last id of the block before */
 } RollupBlockList;
 
+extern void ecstats_rollup_list_open_portal(RollupBlockList *list, Portal portal,
+											RollupPayload kind);
 extern void ecstats_rollup_list_open(RollupBlockList *list, ArrayType *blocks, RollupPayload kind);
 extern bool ecstats_rollup_list_next(RollupBlockList *list);
 

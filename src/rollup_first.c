@@ -40,6 +40,7 @@ typedef struct FirstDay
 
 typedef struct FirstMerge
 {
+	MemoryContext context; /* of the call: what is kept from one block to the next */
 	uint64 number;		   /* of the day that is merged in */
 	RollupBlockList users; /* of that day */
 	Datum *gone;		   /* users that the day had, ascending, and has no more */
@@ -79,11 +80,14 @@ enum
 };
 
 PG_FUNCTION_INFO_V1(ecstats_rollup_first_merge);
+PG_FUNCTION_INFO_V1(ecstats_rollup_first_merge_stored);
 
 static void merge_init(FirstMerge *merge, FunctionCallInfo fcinfo);
+static void take_gone_users(FirstMerge *merge, ArrayType *gone, ArrayType *next);
 static uint64 day_number(DateADT day);
 static void merge_stored(FirstMerge *merge);
 static void merge_block(FirstMerge *merge, const StoredBlock *stored, const text *upper);
+static void check_place(bool in_place);
 static bool day_user_before(const FirstMerge *merge, const char *id, uint32 length);
 static void take_new(FirstMerge *merge);
 static void take_known(FirstMerge *merge);
@@ -98,46 +102,90 @@ static void put(FirstMerge *merge, char kind, const char *first, uint32 length, 
 static void put_days(FirstMerge *merge);
 
 /*
- * ecstats_rollup_first_merge(day date, blocks bytea[], gone text[], next date[], with_blocks
- * boolean) merges the users of a day into ecstats.first_seen_block and returns what that changes, see
- * sql/22_rollup_c.sql. It writes nothing.
+ * ecstats_rollup_first_merge(day date, blocks bytea[]) merges the users of a day that is not stored
+ * with those of ecstats.first_seen_block and returns how many are new, see sql/22_rollup_c.sql.
  */
 Datum
 ecstats_rollup_first_merge(PG_FUNCTION_ARGS)
 {
 	FirstMerge merge;
 
-	memset(&merge, 0, sizeof(merge));
-	merge.result = ecstats_rows_begin(fcinfo);
 	merge_init(&merge, fcinfo);
+	ecstats_rollup_list_open(&merge.users, PG_GETARG_ARRAYTYPE_P(1), ROLLUP_COUNTS);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
 	merge_stored(&merge);
+	SPI_finish();
 	put_days(&merge);
 	return (Datum) 0;
 }
 
 /*
- * merge_init takes the arguments apart.
+ * ecstats_rollup_first_merge_stored(day date, gone text[], next date[]) merges the users of a stored
+ * day into ecstats.first_seen_block and returns what that changes, see sql/22_rollup_c.sql. It writes
+ * nothing. The day's blocks are read one by one, so that it may have any number of users.
+ */
+Datum
+ecstats_rollup_first_merge_stored(PG_FUNCTION_ARGS)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Datum day[1] = {PG_GETARG_DATUM(0)};
+	Oid types[1] = {DATEOID};
+	MemoryContext old;
+	FirstMerge merge;
+	Portal portal;
+
+	merge_init(&merge, fcinfo);
+	merge.with_blocks = true;
+	take_gone_users(&merge, PG_GETARG_ARRAYTYPE_P(1), PG_GETARG_ARRAYTYPE_P(2));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	portal =
+		SPI_cursor_open_with_args(NULL,
+								  "SELECT u.packed FROM ecstats.user_day u"
+								  " WHERE u.day OPERATOR(pg_catalog.=) $1 ORDER BY u.first_user",
+								  1, types, day, NULL, true, CURSOR_OPT_NO_SCROLL);
+	old = MemoryContextSwitchTo(context);
+	ecstats_rollup_list_open_portal(&merge.users, portal, ROLLUP_COUNTS);
+	MemoryContextSwitchTo(old);
+	merge_stored(&merge);
+	SPI_cursor_close(portal);
+	SPI_finish();
+	put_days(&merge);
+	return (Datum) 0;
+}
+
+/*
+ * merge_init makes an empty state; the day is the first argument.
  */
 static void
 merge_init(FirstMerge *merge, FunctionCallInfo fcinfo)
 {
-	int nnext;
-
+	memset(merge, 0, sizeof(*merge));
+	merge->result = ecstats_rows_begin(fcinfo);
+	merge->context = CurrentMemoryContext;
 	merge->number = day_number(PG_GETARG_DATEADT(0));
-	ecstats_rollup_list_open(&merge->users, PG_GETARG_ARRAYTYPE_P(1), ROLLUP_COUNTS);
-	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "gone", &merge->gone, &merge->ngone);
-	deconstruct_array(PG_GETARG_ARRAYTYPE_P(3), DATEOID, sizeof(DateADT), true, TYPALIGN_INT,
-					  &merge->next, &merge->next_nulls, &nnext);
-	if (nnext != merge->ngone)
-		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
-						errmsg("gone and next are not of the same length"),
-						errdetail("They have %d and %d elements.", merge->ngone, nnext)));
-	merge->with_blocks = PG_GETARG_BOOL(4);
 	ecstats_rollup_reader_init(&merge->reader);
 	ecstats_rollup_writer_init(&merge->writer, ROLLUP_NUMBER);
 	initStringInfo(&merge->bytes);
 	(void) day_of(merge, merge->number);
-	(void) ecstats_rollup_list_next(&merge->users);
+}
+
+/*
+ * take_gone_users takes the users that the day had and has not any more, and their next days.
+ */
+static void
+take_gone_users(FirstMerge *merge, ArrayType *gone, ArrayType *next)
+{
+	int nnext;
+
+	ecstats_rollup_texts(gone, "gone", &merge->gone, &merge->ngone);
+	deconstruct_array(next, DATEOID, sizeof(DateADT), true, TYPALIGN_INT, &merge->next,
+					  &merge->next_nulls, &nnext);
+	if (nnext != merge->ngone)
+		ereport(ERROR, (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+						errmsg("gone and next are not of the same length"),
+						errdetail("They have %d and %d elements.", merge->ngone, nnext)));
 }
 
 /*
@@ -154,36 +202,35 @@ day_number(DateADT day)
 }
 
 /*
- * merge_stored walks over the stored blocks. One is merged when the next one is known, where the ids
+ * merge_stored walks over the stored blocks, in an SPI connection. One is merged when the next one is known, where the ids
  * that belong to it end.
  */
 static void
 merge_stored(FirstMerge *merge)
 {
-	MemoryContext context = CurrentMemoryContext;
 	StoredBlock block = {NULL, NULL};
+	MemoryContext old = MemoryContextSwitchTo(merge->context);
 	Portal portal;
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	(void) ecstats_rollup_list_next(&merge->users);
 	portal = SPI_cursor_open_with_args(
 		NULL, "SELECT first_user, packed FROM ecstats.first_seen_block ORDER BY first_user", 0,
 		NULL, NULL, NULL, true, CURSOR_OPT_NO_SCROLL);
 	for (;;)
 	{
-		MemoryContext old;
+		SPITupleTable *rows;
+		uint64 nrows;
 		uint64 i;
 
 		SPI_cursor_fetch(portal, true, FETCH_BLOCKS);
-		if (SPI_processed == 0)
+		rows = SPI_tuptable; /* merging a block may fetch others */
+		nrows = SPI_processed;
+		if (nrows == 0)
 			break;
-		old = MemoryContextSwitchTo(context);
-		for (i = 0; i < SPI_processed; i++)
+		for (i = 0; i < nrows; i++)
 		{
-			HeapTuple row = SPI_tuptable->vals[i];
-			TupleDesc desc = SPI_tuptable->tupdesc;
 			bool null;
-			text *first = DatumGetTextPCopy(SPI_getbinval(row, desc, 1, &null));
+			text *first = DatumGetTextPCopy(SPI_getbinval(rows->vals[i], rows->tupdesc, 1, &null));
 
 			if (block.first != NULL)
 			{
@@ -192,15 +239,15 @@ merge_stored(FirstMerge *merge)
 				pfree(block.packed);
 			}
 			block.first = first;
-			block.packed = DatumGetByteaPCopy(SPI_getbinval(row, desc, 2, &null));
+			block.packed =
+				DatumGetByteaPCopy(SPI_getbinval(rows->vals[i], rows->tupdesc, 2, &null));
 		}
-		MemoryContextSwitchTo(old);
-		SPI_freetuptable(SPI_tuptable);
+		SPI_freetuptable(rows);
 	}
 	SPI_cursor_close(portal);
-	SPI_finish();
 	if (block.first != NULL || merge->users.valid)
 		merge_block(merge, block.first != NULL ? &block : NULL, NULL);
+	MemoryContextSwitchTo(old);
 }
 
 /*
@@ -222,6 +269,8 @@ merge_block(FirstMerge *merge, const StoredBlock *stored, const text *upper)
 	{
 		ecstats_rollup_reader_open(reader, stored->packed, ROLLUP_NUMBER);
 		more = ecstats_rollup_reader_next(reader);
+		check_place(more && rollup_compare(reader->id, reader->length, VARDATA_ANY(stored->first),
+										   VARSIZE_ANY_EXHDR(stored->first)) == 0);
 	}
 	while (more)
 	{
@@ -237,6 +286,9 @@ merge_block(FirstMerge *merge, const StoredBlock *stored, const text *upper)
 			take_gone(merge);
 		more = ecstats_rollup_reader_next(reader);
 	}
+	check_place(stored == NULL || upper == NULL ||
+				rollup_compare(reader->id, reader->length, VARDATA_ANY(upper),
+							   VARSIZE_ANY_EXHDR(upper)) < 0);
 	while (upper != NULL ? day_user_before(merge, VARDATA_ANY(upper), VARSIZE_ANY_EXHDR(upper))
 						 : merge->users.valid)
 		take_new(merge);
@@ -248,6 +300,23 @@ merge_block(FirstMerge *merge, const StoredBlock *stored, const text *upper)
 	if (merge->writer.ids > 0)
 		put(merge, 'b', merge->writer.first.data, merge->writer.first.len, merge->writer.ids,
 			ecstats_rollup_writer_block(&merge->writer));
+}
+
+/*
+ * check_place reports a stored block that is not where its ids belong: merged into it, a user would
+ * be there twice.
+ */
+static void
+check_place(bool in_place)
+{
+	if (!in_place)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATA_CORRUPTED),
+				 errmsg("a block of ecstats.first_seen_block is not where its ids belong"),
+				 errdetail("Its first_user is not its first id, or it reaches beyond the next "
+						   "block."),
+				 errhint("SELECT ecstats.rollup_first_seen_anew() makes all of them anew from "
+						 "the stored days.")));
 }
 
 /*

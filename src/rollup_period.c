@@ -111,6 +111,7 @@ static void read_blocks(PeriodScan *scan, Relation heap, char kind, const DateAD
 static void fetch_block(PeriodScan *scan, DayStream *stream);
 static void next_block(PeriodScan *scan, DayStream *stream);
 static bool find_border(PeriodScan *scan);
+static void out_of_place(void) __attribute__((noreturn));
 static void take_round(PeriodScan *scan, bool bounded);
 static void add_id(PeriodScan *scan, const RollupBlockReader *reader);
 static PeriodId *find_id(PeriodScan *scan, const char *bytes, uint32 length);
@@ -243,18 +244,20 @@ read_blocks(PeriodScan *scan, Relation heap, char kind, const DateADT *days)
 	Snapshot snapshot = RegisterSnapshot(GetActiveSnapshot());
 	Relation index;
 	ScanKeyData keys[2];
-	int nkeys = 1;
+	int nkeys;
 	int i;
 
 	list_free(RelationGetIndexList(heap));
 	if (!OidIsValid(heap->rd_pkindex))
 		elog(ERROR, "table \"%s\" has no primary key", RelationGetRelationName(heap));
 	index = index_open(heap->rd_pkindex, AccessShareLock);
-	if (kind != '\0')
-		ScanKeyInit(&keys[nkeys++], get_attnum(relid, "kind"), BTEqualStrategyNumber, F_CHAREQ,
-					CharGetDatum(kind));
 	for (i = 0; i < scan->nstreams; i++)
 	{
+		/* Beginning a scan may turn the numbers of the columns into those of the index. */
+		nkeys = 1;
+		if (kind != '\0')
+			ScanKeyInit(&keys[nkeys++], get_attnum(relid, "kind"), BTEqualStrategyNumber, F_CHAREQ,
+						CharGetDatum(kind));
 		ScanKeyInit(&keys[0], get_attnum(relid, "day"), BTEqualStrategyNumber, F_DATE_EQ,
 					DateADTGetDatum(days[i]));
 		scan->streams[i].blocks = systable_beginscan_ordered(heap, index, snapshot, nkeys, keys);
@@ -308,10 +311,11 @@ next_block(PeriodScan *scan, DayStream *stream)
 	struct varlena *packed;
 	struct varlena *block;
 	Size size;
+	bool in_place;
 	bool null;
 
 	stream->valid = false;
-	while (stream->next != NULL && !stream->valid)
+	if (stream->next != NULL)
 	{
 		packed = (struct varlena *) DatumGetPointer(
 			heap_getattr(stream->next, scan->packed_column, scan->desc, &null));
@@ -330,6 +334,10 @@ next_block(PeriodScan *scan, DayStream *stream)
 			pfree(block);
 		ecstats_rollup_reader_open(&stream->reader, (bytea *) stream->block, scan->payload);
 		stream->valid = ecstats_rollup_reader_next(&stream->reader);
+		in_place = stream->valid && rollup_compare(stream->reader.id, stream->reader.length,
+												   stream->first, stream->first_length) == 0;
+		if (!in_place)
+			out_of_place();
 		fetch_block(scan, stream);
 	}
 }
@@ -381,7 +389,24 @@ take_round(PeriodScan *scan, bool bounded)
 			if (!ecstats_rollup_reader_next(reader))
 				next_block(scan, stream);
 		}
+		/* Such an id would never be below a border: the rounds would not end. */
+		if (stream->valid && stream->next != NULL &&
+			rollup_compare(reader->id, reader->length, stream->first, stream->first_length) >= 0)
+			out_of_place();
 	}
+}
+
+/*
+ * out_of_place reports a block that is not where its ids belong.
+ */
+static void
+out_of_place(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_DATA_CORRUPTED),
+			 errmsg("a block of the rollup is not where its ids belong"),
+			 errdetail("Its key is not its first id, or it reaches beyond the next block."),
+			 errhint("CALL ecstats_rebuild(day, day) makes a day's blocks anew from raw rows.")));
 }
 
 /*
@@ -436,6 +461,8 @@ find_id(PeriodScan *scan, const char *bytes, uint32 length)
 	{
 		Size max_bytes = scan->max_bytes * 2 + length;
 
+		if (max_bytes > PG_UINT32_MAX)
+			out_of_place(); /* a round has some hundred ids */
 		scan->bytes = ecstats_rollup_grow(&scan->space, scan->bytes, scan->max_bytes, max_bytes);
 		scan->max_bytes = max_bytes;
 	}

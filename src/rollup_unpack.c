@@ -5,6 +5,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
@@ -17,7 +18,9 @@ PG_FUNCTION_INFO_V1(ecstats_rollup_users_unpack);
 PG_FUNCTION_INFO_V1(ecstats_rollup_ids_unpack);
 PG_FUNCTION_INFO_V1(ecstats_rollup_gone);
 PG_FUNCTION_INFO_V1(ecstats_rollup_among);
+PG_FUNCTION_INFO_V1(ecstats_rollup_without);
 
+static text *id_text(const RollupBlockReader *reader);
 static void append_text(ArrayBuildState **to, const RollupBlockReader *reader);
 static int compare_to(const RollupBlockList *list, const char *bytes, uint32 length);
 
@@ -40,7 +43,7 @@ ecstats_rollup_users_unpack(PG_FUNCTION_ARGS)
 	result = ecstats_rows_begin(fcinfo);
 	while (ecstats_rollup_reader_next(&reader))
 	{
-		id = cstring_to_text_with_len(reader.id, (int) reader.length);
+		id = id_text(&reader);
 		values[0] = PointerGetDatum(id);
 		n = ecstats_rollup_reader_counts(&reader);
 		for (i = 0; i < n; i++)
@@ -73,7 +76,7 @@ ecstats_rollup_ids_unpack(PG_FUNCTION_ARGS)
 	while (ecstats_rollup_reader_next(&reader))
 	{
 		CHECK_FOR_INTERRUPTS();
-		id = cstring_to_text_with_len(reader.id, (int) reader.length);
+		id = id_text(&reader);
 		values[0] = PointerGetDatum(id);
 		values[1] = Int64GetDatum((int64) reader.number);
 		ecstats_rows_add(&result, values, nulls);
@@ -141,12 +144,61 @@ ecstats_rollup_among(PG_FUNCTION_ARGS)
 }
 
 /*
+ * ecstats_rollup_without(users text[], found text[]) returns the users that are not among the found
+ * ones. Both are ascending.
+ */
+Datum
+ecstats_rollup_without(PG_FUNCTION_ARGS)
+{
+	ArrayBuildState *left = initArrayResult(TEXTOID, CurrentMemoryContext, false);
+	Datum *users;
+	Datum *found;
+	int nusers;
+	int nfound;
+	int i;
+	int j = 0;
+
+	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(0), "users", &users, &nusers);
+	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(1), "found", &found, &nfound);
+	for (i = 0; i < nusers; i++)
+	{
+		const struct varlena *user = (const struct varlena *) DatumGetPointer(users[i]);
+		int order = 1;
+
+		for (; j < nfound; j++)
+		{
+			const struct varlena *other = (const struct varlena *) DatumGetPointer(found[j]);
+
+			order = rollup_compare(VARDATA_ANY(other), VARSIZE_ANY_EXHDR(other), VARDATA_ANY(user),
+								   VARSIZE_ANY_EXHDR(user));
+			if (order >= 0)
+				break;
+		}
+		if (order != 0 || j == nfound)
+			left = accumArrayResult(left, users[i], false, TEXTOID, CurrentMemoryContext);
+	}
+	PG_RETURN_DATUM(makeArrayResult(left, CurrentMemoryContext));
+}
+
+/*
+ * id_text returns the id at a reader. A block is anybody's bytes here, and a text is trusted.
+ */
+static text *
+id_text(const RollupBlockReader *reader)
+{
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), reader->id, (int) reader->length, true))
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
+						errdetail("Id %u is not valid in this database's encoding.", reader->ids)));
+	return cstring_to_text_with_len(reader->id, (int) reader->length);
+}
+
+/*
  * append_text appends the id at a reader to an array.
  */
 static void
 append_text(ArrayBuildState **to, const RollupBlockReader *reader)
 {
-	text *id = cstring_to_text_with_len(reader->id, (int) reader->length);
+	text *id = id_text(reader);
 
 	*to = accumArrayResult(*to, PointerGetDatum(id), false, TEXTOID, CurrentMemoryContext);
 	pfree(id);

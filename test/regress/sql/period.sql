@@ -167,6 +167,13 @@ SELECT kind, day, uv, complete, revision FROM stored WHERE day > '2025-03-30' OR
 UPDATE ecstats.sources SET watermark = '2025-05-14 00:00+00';
 SELECT complete FROM ecstats_daily('2025-05-13');
 SELECT kind, day, uv, complete, revision FROM stored WHERE day > '2025-03-30' ORDER BY day, kind;
+-- ... whose last day may still get rows, until the source is past its end, too
+UPDATE ecstats.sources SET watermark = '2025-05-19 00:00+00';
+SELECT complete FROM ecstats_daily('2025-05-13');
+SELECT kind, day, complete, revision FROM stored WHERE day > '2025-04-30' ORDER BY day, kind;
+UPDATE ecstats.sources SET watermark = '2025-06-01 00:00+00';
+SELECT complete FROM ecstats_daily('2025-05-13');
+SELECT kind, day, complete, revision FROM stored WHERE day > '2025-04-30' ORDER BY day, kind;
 SELECT * FROM unequal;
 DELETE FROM ecstats.sources;
 

@@ -48,12 +48,19 @@ SELECT day, revision, column_name, old, new FROM ecstats.restatements ORDER BY 1
 SELECT * FROM ecstats_verify();
 
 -- who was seen first when: a day too early, a day too late, not at all
-CREATE FUNCTION pg_temp.first_seen_merge(the_day date, gone text[], next date[]) RETURNS void LANGUAGE sql AS $$
-	WITH m AS MATERIALIZED (SELECT * FROM ecstats.rollup_first_merge(the_day, '{}', gone, next, true)),
+CREATE FUNCTION pg_temp.first_seen_merge(the_day date, gone text[], next date[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE aside AS SELECT * FROM ecstats.user_day WHERE day = the_day;
+	DELETE FROM ecstats.user_day WHERE day = the_day;
+	WITH m AS MATERIALIZED (SELECT * FROM ecstats.rollup_first_merge_stored(the_day, gone, next)),
 	dropped AS (DELETE FROM ecstats.first_seen_block f USING m WHERE m.kind = 'x' AND f.first_user = m.first_user
 				AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user))
 	INSERT INTO ecstats.first_seen_block SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
-	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed $$;
+	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
+	INSERT INTO ecstats.user_day SELECT * FROM aside;
+	DROP TABLE aside;
+END
+$$;
 SELECT pg_temp.first_seen_merge('2026-03-03', '{c}', '{2026-03-02}'), pg_temp.first_seen_merge('2026-03-02', '{a}', '{2026-03-03}'),
 	   pg_temp.first_seen_merge('2026-03-02', '{b}', '{NULL}'), pg_temp.first_seen_merge('2026-03-09', '{d}', '{NULL}');
 SELECT day, relation, key, stored, recomputed FROM ecstats_verify();
@@ -77,6 +84,32 @@ SELECT day, relation, stored IS NULL AS is_gone FROM ecstats_verify();
 CALL ecstats_rebuild('2026-03-08', '2026-03-09');
 SELECT * FROM ecstats_verify();
 
+-- all of first_seen anew: a user of a day that is not stored, one twice, a block under another key
+INSERT INTO ecstats.first_seen_block VALUES ('zz', 1, '\x016e00027a7a00');
+INSERT INTO ecstats.first_seen_block SELECT 'zzz', 2, packed FROM ecstats.first_seen_block LIMIT 1;
+SELECT day, relation, key ? 'block' AS block, stored, recomputed FROM ecstats_verify() ORDER BY key::text;
+SELECT ecstats.rollup_first_seen_anew() = count(DISTINCT user_id) AS users FROM ecstats.user_daily;
+SELECT * FROM ecstats_verify();
+SELECT sum(new_user_count) = (SELECT count(*) FROM ecstats.first_seen) AS adds_up FROM ecstats.daily_kpi;
+-- a day without its state: nobody would find it changed
+DELETE FROM ecstats.day_state WHERE day = '2026-03-03';
+SELECT * FROM ecstats_verify();
+CALL ecstats_rebuild('2026-03-03', '2026-03-03');
+SELECT * FROM ecstats_verify();
+
+-- the day that ended last, before an earlier one that is open: both are closed, as ecstats_daily does it
+BEGIN;
+INSERT INTO ecstats.events (event_time, user_id, event)
+SELECT ecstats.day_start(ecstats_day() - d) + interval '1 hour', 'again' || i, 'login' FROM generate_series(1, 2) d, generate_series(1, 10) i;
+COMMIT;
+SET client_min_messages = error;
+CALL ecstats_rebuild(ecstats_day() - 1, ecstats_day() - 1);
+RESET client_min_messages;
+SELECT ecstats_day() - day AS days_ago, uv, new_user_count, revision FROM ecstats.daily_kpi WHERE day > ecstats_day() - 3 ORDER BY 1;
+DELETE FROM ecstats.events WHERE user_id LIKE 'again%';
+SELECT count(*) FROM ecstats_daily();
+DELETE FROM ecstats.daily_kpi WHERE day > ecstats_day() - 3;
+
 -- an operator may, a reader may not
 CREATE ROLE ecstats_rebuild_o; CREATE ROLE ecstats_rebuild_r;
 SELECT ecstats_grant('ecstats_rebuild_o', 'operator'), ecstats_grant('ecstats_rebuild_r', 'reader');
@@ -84,7 +117,7 @@ SET ROLE ecstats_rebuild_o;
 CALL ecstats_rebuild('2026-03-03', '2026-03-03');
 SELECT count(*) FROM ecstats_verify();
 -- ... but not close a day that has not ended, by a clock of his own
-SELECT ecstats.rollup_rebuild_day(ecstats_day() + 3, 'infinity');
+SELECT ecstats.rollup_rebuild_day(ecstats_day() + 3);
 SET ROLE ecstats_rebuild_r;
 CALL ecstats_rebuild('2026-03-03', '2026-03-03');
 SELECT count(*) FROM ecstats_verify();

@@ -76,16 +76,23 @@ CALL pg_temp.tampered($$ UPDATE ecstats.order_day SET packed = (SELECT d.packed 
 CALL pg_temp.tampered($$ DELETE FROM ecstats.order_day WHERE day = '2026-03-04' AND kind = 'o' $$);
 CALL pg_temp.tampered($$ UPDATE ecstats.order_day SET ids = 1, first_id = first_id || 'x' WHERE day = '2026-03-04' $$);
 -- first days: later, earlier than the user was there, missing, of a user that nobody saw
-CREATE FUNCTION pg_temp.first_seen_merge(the_day date, blocks bytea[], gone text[], next date[]) RETURNS void LANGUAGE sql AS $$
-	WITH m AS MATERIALIZED (SELECT * FROM ecstats.rollup_first_merge(the_day, blocks, gone, next, true)),
+CREATE FUNCTION pg_temp.first_seen_merge(the_day date, gone text[], next date[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	CREATE TEMP TABLE aside AS SELECT * FROM ecstats.user_day WHERE day = the_day;
+	DELETE FROM ecstats.user_day WHERE day = the_day;
+	WITH m AS MATERIALIZED (SELECT * FROM ecstats.rollup_first_merge_stored(the_day, gone, next)),
 	dropped AS (DELETE FROM ecstats.first_seen_block f USING m WHERE m.kind = 'x' AND f.first_user = m.first_user
 				AND NOT EXISTS (SELECT FROM m b WHERE b.kind = 'b' AND b.first_user = m.first_user))
 	INSERT INTO ecstats.first_seen_block SELECT m.first_user, m.users, m.packed FROM m WHERE m.kind = 'b'
-	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed $$;
-CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-01', '{}', '{u1}', '{2026-03-03}') $$);
-CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-02', '{}', '{u20}', '{2026-03-01}') $$);
-CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-02', '{}', '{u20}', '{NULL}') $$);
-CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-01', '{}', '{u1}', '{2026-03-03}') $$, '2026-03-02', '2026-03-02');
+	ON CONFLICT (first_user) DO UPDATE SET users = excluded.users, packed = excluded.packed;
+	INSERT INTO ecstats.user_day SELECT * FROM aside;
+	DROP TABLE aside;
+END
+$$;
+CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-01', '{u1}', '{2026-03-03}') $$);
+CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-02', '{u20}', '{2026-03-01}') $$);
+CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-02', '{u20}', '{NULL}') $$);
+CALL pg_temp.tampered($$ SELECT pg_temp.first_seen_merge('2026-03-01', '{u1}', '{2026-03-03}') $$, '2026-03-02', '2026-03-02');
 CALL pg_temp.tampered($$ UPDATE ecstats.first_seen_block SET users = 3, first_user = 'a' WHERE first_user = (SELECT min(f.first_user) FROM ecstats.first_seen_block f) $$);
 -- weeks and months: a figure, a distinct count, a row too few, a row too many
 CALL pg_temp.tampered($$ UPDATE ecstats.weekly_kpi SET gmv = 1, uv = 1 WHERE day = '2026-03-02' $$);
