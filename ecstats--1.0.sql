@@ -205,6 +205,11 @@ CREATE FUNCTION ecstats.day_partition_taken(day date) RETURNS boolean
 	$$ SELECT pg_catalog.to_regclass('ecstats.' || ecstats.day_partition_name(day)) IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.day_partition_taken(date) IS 'True where a table has the name of the business day''s partition, attached or not.';
 
+CREATE FUNCTION ecstats.day_noted() RETURNS SETOF date
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME', 'ecstats_day_noted';
+COMMENT ON FUNCTION ecstats.day_noted() IS
+	'Business days whose raw rows this transaction wrote, changed or removed: their marks are written when it commits.';
+
 -- Appended at commit by the sessions that wrote the rows (day_mark.c), taken by the run that computes
 -- the day. No key, no index, no trigger: writers must never wait for each other here.
 CREATE TABLE ecstats.day_marks (
@@ -3323,15 +3328,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_first_seen(date, bytea[]) IS
 	'Brings first_seen to the stored users of a day, which had other blocks before; returns the number of new users of it and of the days that this changed.';
 
--- ecstats.rollup_put_new_users: writes new numbers of new users into stored days. Not into those whose events are gone:
--- what was counted from these stays. Nor into later, which the same run computes anyway.
-CREATE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], later date[], at timestamptz) RETURNS void
+-- ecstats.rollup_put_new_users: writes new numbers of new users into stored days, the last one given for a day. Not into
+-- those whose events are gone: what was counted from these stays. Nor into computed: a day's own close knew its number.
+CREATE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], computed date[], at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	d record;
 BEGIN
-	FOR d IN SELECT x.day, x.users FROM unnest(days, new_users) x(day, users) WHERE x.day <> ALL (later) ORDER BY 1 LOOP
+	FOR d IN SELECT DISTINCT ON (x.day) x.day, x.users FROM unnest(days, new_users) WITH ORDINALITY x(day, users, n)
+			  WHERE x.day <> ALL (computed) ORDER BY x.day, x.n DESC LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = d.day AND (s.frozen OR s.events_dropped));
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = d.day;
 		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
@@ -3341,7 +3347,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
-	'Restates new_user_count of stored days whose events are there, but for those that are computed later.';
+	'Restates new_user_count of stored days whose events are there, but for those that were computed.';
 
 -- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
 -- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.
@@ -3436,13 +3442,13 @@ CREATE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF date
 		UNION SELECT ecstats.rollup_hop('ecstats.events_default', 'event_time', g.from_day, g.to_day)) d(h)
 	UNION
 	SELECT h
-	  FROM pg_partition_tree('ecstats.events') p
-	  JOIN pg_class c ON c.oid = p.relid
+	  FROM (SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+			 WHERE i.inhparent = 'ecstats.events'::regclass AND i.inhrelid <> 'ecstats.events_default'::regclass
+			   -- a partition whose name is a closed day need not be opened
+			   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.day_partition_name(k.day)) OFFSET 0) o
+	 CROSS JOIN LATERAL pg_partition_tree(o.inhrelid) p
 	 CROSS JOIN LATERAL ecstats.rollup_hop(p.relid, 'event_time', date '1999-12-30', before) h
-	 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass
-	   -- a partition whose name is a closed day need not be opened
-	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.day_partition_name(k.day))
-	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
+	 WHERE p.isleaf AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
 
@@ -3463,7 +3469,7 @@ COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that 
 CREATE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT s.day FROM ecstats.day_state s
-	 WHERE NOT s.frozen AND s.day IN (SELECT m.day FROM ecstats.day_marks m)
+	 WHERE NOT s.frozen AND s.day IN (SELECT m.day FROM ecstats.day_marks m UNION ALL SELECT ecstats.day_noted())
 	UNION
 	SELECT s.day FROM ecstats.day_state s
 	 WHERE NOT s.frozen AND s.unseen <> '{}'
@@ -3471,7 +3477,7 @@ CREATE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 			OR EXISTS (SELECT FROM unnest(s.unseen) x WHERE x <> ALL (ecstats.rollup_under_way())))
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
-	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
+	'Closed days that were marked by a later transaction, that this one changed, or that a transaction under way at their close may have changed and which is over.';
 
 -- ecstats.rollup_complete: may a day be called complete?
 CREATE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
@@ -3526,17 +3532,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. later: days that the same run
--- computes after this one; anew: first_seen, too, is taken for possibly wrong. Result: true at its first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
--- was counted from them; its order figures follow its order lines, as long as these are there.
-CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, later date[] DEFAULT '{}', anew boolean DEFAULT false) RETURNS boolean
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen, too, is taken for
+-- possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
+-- changed, and what it is now, for the caller to store (ecstats.rollup_put_new_users) when he has computed them all. A day
+-- whose events are gone, by retention or with a partition that somebody took away, keeps what was counted from them; its
+-- order figures follow its order lines, as long as these are there.
+CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, anew boolean DEFAULT false, OUT first boolean, OUT moved date[], OUT moved_users bigint[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	had bytea[];
-	days date[] := '{}';		-- this one and others whose number of new users this close changed
-	new_users bigint[] := '{}';
-	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
 	is_stored boolean := EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = the_day);
@@ -3557,8 +3562,11 @@ BEGIN
 		has_partition := ecstats.day_partition_exists(the_day);
 	END IF;
 	SELECT * INTO state FROM ecstats.day_state s WHERE s.day = the_day;
+	first := false;
+	moved := '{}';
+	moved_users := '{}';
 	IF is_stored AND state.frozen THEN
-		RETURN false;
+		RETURN;
 	END IF;
 	with_events := NOT (is_stored AND coalesce(state.events_dropped OR state.partitioned AND NOT has_partition, false));
 
@@ -3571,13 +3579,14 @@ BEGIN
 	kpi := ecstats.rollup_write(the_day, with_events);
 
 	IF with_events THEN
-		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT days, new_users FROM ecstats.rollup_first_seen(the_day, had) f;
-		kpi.new_user_count := new_users[array_position(days, the_day)];
-	ELSE
+		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;
+		kpi.new_user_count := moved_users[array_position(moved, the_day)];
+	ELSIF state.events_dropped THEN
 		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	ELSE		-- a partition that may come back: others may have moved users to the day, or from it
+		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
 	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	PERFORM ecstats.rollup_put_new_users(days, new_users, later || the_day, at);
 
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
@@ -3589,11 +3598,10 @@ BEGIN
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster OR has_partition AND NOT s.partitioned;
 	PERFORM ecstats.rollup_partition_note(the_day, the_day);
-	RETURN first;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, date[], boolean) IS
-	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, boolean) IS
+	'Computes one ended day from raw rows and stores its figures; first: whether this was its first close, moved and moved_users: later days whose number of new users changed. What is counted from events stays where these were dropped, or their partition taken away.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
 -- is not closed is found by its rows).
@@ -3729,17 +3737,23 @@ CREATE FUNCTION ecstats.rollup_partition_note(from_day date, to_day date) RETURN
 	UPDATE ecstats.day_state s SET partitioned = true
 	 WHERE s.day BETWEEN from_day AND to_day AND NOT s.partitioned AND ecstats.day_partition_exists(s.day);
 	INSERT INTO ecstats.day_partitions (day, partition)
-	SELECT s.day, to_regclass('ecstats.' || ecstats.day_partition_name(s.day)) FROM ecstats.day_state s
-	 WHERE s.day BETWEEN from_day AND to_day AND s.partitioned AND NOT s.events_dropped AND ecstats.day_partition_exists(s.day)
-	   AND NOT EXISTS (SELECT FROM ecstats.day_partitions p WHERE p.day = s.day) $$;
+	SELECT s.day, to_regclass('ecstats.' || ecstats.day_partition_name(s.day))
+	  FROM (SELECT s.day FROM ecstats.day_state s		-- first those that are to be looked at, then the looks
+			 WHERE s.day BETWEEN from_day AND to_day AND s.partitioned AND NOT s.events_dropped
+			   AND NOT EXISTS (SELECT FROM ecstats.day_partitions p WHERE p.day = s.day) OFFSET 0) s
+	 WHERE ecstats.day_partition_exists(s.day) $$;
 COMMENT ON FUNCTION ecstats.rollup_partition_note(date, date) IS 'Notes which partition each closed day of a range has, where none is noted yet.';
 
 -- ecstats.rollup_partitioned: what became of the partitions of closed days. A day whose partition was dropped keeps
 -- what was counted from it, also once late rows give it a new one. Under ecstats.rollup_lock.
 CREATE FUNCTION ecstats.rollup_partitioned() RETURNS void
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	-- as rollup_partition_lost says, of all days at once
 	UPDATE ecstats.day_state s SET events_dropped = true
-	 WHERE s.partitioned AND NOT s.events_dropped AND ecstats.rollup_partition_lost(s.day);
+	 WHERE s.partitioned AND NOT s.events_dropped
+	   AND CASE WHEN s.day IN (SELECT p.day FROM ecstats.day_partitions p)
+				THEN s.day IN (SELECT p.day FROM ecstats.day_partitions p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.partition))
+				ELSE NOT ecstats.day_partition_taken(s.day) END;
 	DELETE FROM ecstats.day_partitions p USING ecstats.day_state s WHERE s.day = p.day AND s.events_dropped;
 	SELECT ecstats.rollup_partition_note(date '-infinity', date 'infinity') $$;
 COMMENT ON FUNCTION ecstats.rollup_partitioned() IS 'Notes the closed days whose partition is gone, and which partition the others have.';
@@ -6223,9 +6237,10 @@ CREATE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_d
 DECLARE
 	at timestamptz := clock_timestamp();
 	due date[];
-	later date[];
 	d date;
-	first boolean;
+	closed record;
+	moved date[] := '{}';			-- days whose number of new users changed by what happened to others
+	moved_users bigint[] := '{}';
 	is_new boolean := false;
 	caught_up date[] := '{}';
 	result ecstats.daily_kpi;
@@ -6239,16 +6254,17 @@ BEGIN
 				 UNION SELECT ecstats.rollup_stale_days()
 				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
 				 ORDER BY 1);
-	later := due;
 	FOREACH d IN ARRAY due LOOP
-		later := later[2:];
-		first := ecstats.rollup_close(d, at, later);
-		IF first AND d = day THEN
+		SELECT * INTO STRICT closed FROM ecstats.rollup_close(d, at);
+		moved := moved || closed.moved;
+		moved_users := moved_users || closed.moved_users;
+		IF closed.first AND d = day THEN
 			is_new := true;
-		ELSIF first THEN
+		ELSIF closed.first THEN
 			caught_up := caught_up || d;
 		END IF;
 	END LOOP;
+	PERFORM ecstats.rollup_put_new_users(moved, moved_users, due, at);
 	PERFORM ecstats.rollup_periods(due, at);
 	PERFORM ecstats.rollup_settle(at);
 	-- What is told comes last: it may speak of the week and the month.
@@ -6423,6 +6439,7 @@ CREATE FUNCTION ecstats.rollup_rebuild_day(the_day date, OUT first boolean, OUT 
 DECLARE
 	at timestamptz := clock_timestamp();
 	before integer;
+	closed record;
 BEGIN
 	PERFORM ecstats.day_must_have_ended(the_day, at);
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
@@ -6433,7 +6450,9 @@ BEGIN
 		PERFORM @extschema@.ecstats_daily(the_day);
 		first := true;
 	ELSE
-		first := ecstats.rollup_close(the_day, at, '{}', true);
+		SELECT * INTO STRICT closed FROM ecstats.rollup_close(the_day, at, true);
+		first := closed.first;
+		PERFORM ecstats.rollup_put_new_users(closed.moved, closed.moved_users, ARRAY[the_day], at);
 		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;

@@ -37,6 +37,11 @@ CREATE OR REPLACE FUNCTION ecstats.day_partition_taken(day date) RETURNS boolean
 	$$ SELECT pg_catalog.to_regclass('ecstats.' || ecstats.day_partition_name(day)) IS NOT NULL $$;
 COMMENT ON FUNCTION ecstats.day_partition_taken(date) IS 'True where a table has the name of the business day''s partition, attached or not.';
 
+CREATE OR REPLACE FUNCTION ecstats.day_noted() RETURNS SETOF date
+	LANGUAGE c STABLE PARALLEL RESTRICTED ROWS 10 AS 'MODULE_PATHNAME', 'ecstats_day_noted';
+COMMENT ON FUNCTION ecstats.day_noted() IS
+	'Business days whose raw rows this transaction wrote, changed or removed: their marks are written when it commits.';
+
 -- Appended at commit by the sessions that wrote the rows (day_mark.c), taken by the run that computes
 -- the day. No key, no index, no trigger: writers must never wait for each other here.
 CREATE TABLE ecstats.day_marks (

@@ -52,13 +52,13 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_open_days(before date) RETURNS SETOF d
 		UNION SELECT ecstats.rollup_hop('ecstats.events_default', 'event_time', g.from_day, g.to_day)) d(h)
 	UNION
 	SELECT h
-	  FROM pg_partition_tree('ecstats.events') p
-	  JOIN pg_class c ON c.oid = p.relid
+	  FROM (SELECT i.inhrelid FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+			 WHERE i.inhparent = 'ecstats.events'::regclass AND i.inhrelid <> 'ecstats.events_default'::regclass
+			   -- a partition whose name is a closed day need not be opened
+			   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.day_partition_name(k.day)) OFFSET 0) o
+	 CROSS JOIN LATERAL pg_partition_tree(o.inhrelid) p
 	 CROSS JOIN LATERAL ecstats.rollup_hop(p.relid, 'event_time', date '1999-12-30', before) h
-	 WHERE p.isleaf AND p.relid <> 'ecstats.events_default'::regclass
-	   -- a partition whose name is a closed day need not be opened
-	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE c.relname = ecstats.day_partition_name(k.day))
-	   AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
+	 WHERE p.isleaf AND NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = h)
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_open_days(date) IS 'Ended business days before a day that have raw rows and are not closed, ascending.';
 
@@ -79,7 +79,7 @@ COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that 
 CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	SELECT s.day FROM ecstats.day_state s
-	 WHERE NOT s.frozen AND s.day IN (SELECT m.day FROM ecstats.day_marks m)
+	 WHERE NOT s.frozen AND s.day IN (SELECT m.day FROM ecstats.day_marks m UNION ALL SELECT ecstats.day_noted())
 	UNION
 	SELECT s.day FROM ecstats.day_state s
 	 WHERE NOT s.frozen AND s.unseen <> '{}'
@@ -87,7 +87,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_stale_days() RETURNS SETOF date
 			OR EXISTS (SELECT FROM unnest(s.unseen) x WHERE x <> ALL (ecstats.rollup_under_way())))
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_stale_days() IS
-	'Closed days that were marked by a later transaction, or that a transaction under way at their close may have changed and which is over.';
+	'Closed days that were marked by a later transaction, that this one changed, or that a transaction under way at their close may have changed and which is over.';
 
 -- ecstats.rollup_complete: may a day be called complete?
 CREATE OR REPLACE FUNCTION ecstats.rollup_complete(day date, at timestamptz) RETURNS boolean
@@ -142,17 +142,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. later: days that the same run
--- computes after this one; anew: first_seen, too, is taken for possibly wrong. Result: true at its first close. A day whose events are gone, by retention or with a partition that somebody took away, keeps what
--- was counted from them; its order figures follow its order lines, as long as these are there.
-CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, later date[] DEFAULT '{}', anew boolean DEFAULT false) RETURNS boolean
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen, too, is taken for
+-- possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
+-- changed, and what it is now, for the caller to store (ecstats.rollup_put_new_users) when he has computed them all. A day
+-- whose events are gone, by retention or with a partition that somebody took away, keeps what was counted from them; its
+-- order figures follow its order lines, as long as these are there.
+CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, anew boolean DEFAULT false, OUT first boolean, OUT moved date[], OUT moved_users bigint[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	had bytea[];
-	days date[] := '{}';		-- this one and others whose number of new users this close changed
-	new_users bigint[] := '{}';
-	first boolean;
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
 	is_stored boolean := EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = the_day);
@@ -173,8 +172,11 @@ BEGIN
 		has_partition := ecstats.day_partition_exists(the_day);
 	END IF;
 	SELECT * INTO state FROM ecstats.day_state s WHERE s.day = the_day;
+	first := false;
+	moved := '{}';
+	moved_users := '{}';
 	IF is_stored AND state.frozen THEN
-		RETURN false;
+		RETURN;
 	END IF;
 	with_events := NOT (is_stored AND coalesce(state.events_dropped OR state.partitioned AND NOT has_partition, false));
 
@@ -187,13 +189,14 @@ BEGIN
 	kpi := ecstats.rollup_write(the_day, with_events);
 
 	IF with_events THEN
-		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT days, new_users FROM ecstats.rollup_first_seen(the_day, had) f;
-		kpi.new_user_count := new_users[array_position(days, the_day)];
-	ELSE
+		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;
+		kpi.new_user_count := moved_users[array_position(moved, the_day)];
+	ELSIF state.events_dropped THEN
 		kpi.new_user_count := (SELECT k.new_user_count FROM ecstats.daily_kpi k WHERE k.day = the_day);
+	ELSE		-- a partition that may come back: others may have moved users to the day, or from it
+		kpi.new_user_count := (SELECT count(*) FROM ecstats.first_seen f WHERE f.day = the_day);
 	END IF;
 	first := ecstats.rollup_put(kpi, at, gate);
-	PERFORM ecstats.rollup_put_new_users(days, new_users, later || the_day, at);
 
 	-- At a first close, everybody who is under way may hold rows without a mark; later only those of them
 	-- that still are: whoever began since then has marked the day.
@@ -205,11 +208,10 @@ BEGIN
 						 ELSE array(SELECT x FROM unnest(s.unseen) x WHERE x = ANY (under_way)) END
 	 WHERE s.unseen <> '{}' OR s.cluster <> this_cluster OR has_partition AND NOT s.partitioned;
 	PERFORM ecstats.rollup_partition_note(the_day, the_day);
-	RETURN first;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, date[], boolean) IS
-	'Computes one ended day from raw rows and stores its figures; true at its first close. What is counted from events stays where these were dropped, or their partition taken away.';
+COMMENT ON FUNCTION ecstats.rollup_close(date, timestamptz, boolean) IS
+	'Computes one ended day from raw rows and stores its figures; first: whether this was its first close, moved and moved_users: later days whose number of new users changed. What is counted from events stays where these were dropped, or their partition taken away.';
 
 -- ecstats.rollup_settle: days that may be called complete by now, and marks that nobody waits for (a day that
 -- is not closed is found by its rows).

@@ -25,17 +25,23 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_partition_note(from_day date, to_day d
 	UPDATE ecstats.day_state s SET partitioned = true
 	 WHERE s.day BETWEEN from_day AND to_day AND NOT s.partitioned AND ecstats.day_partition_exists(s.day);
 	INSERT INTO ecstats.day_partitions (day, partition)
-	SELECT s.day, to_regclass('ecstats.' || ecstats.day_partition_name(s.day)) FROM ecstats.day_state s
-	 WHERE s.day BETWEEN from_day AND to_day AND s.partitioned AND NOT s.events_dropped AND ecstats.day_partition_exists(s.day)
-	   AND NOT EXISTS (SELECT FROM ecstats.day_partitions p WHERE p.day = s.day) $$;
+	SELECT s.day, to_regclass('ecstats.' || ecstats.day_partition_name(s.day))
+	  FROM (SELECT s.day FROM ecstats.day_state s		-- first those that are to be looked at, then the looks
+			 WHERE s.day BETWEEN from_day AND to_day AND s.partitioned AND NOT s.events_dropped
+			   AND NOT EXISTS (SELECT FROM ecstats.day_partitions p WHERE p.day = s.day) OFFSET 0) s
+	 WHERE ecstats.day_partition_exists(s.day) $$;
 COMMENT ON FUNCTION ecstats.rollup_partition_note(date, date) IS 'Notes which partition each closed day of a range has, where none is noted yet.';
 
 -- ecstats.rollup_partitioned: what became of the partitions of closed days. A day whose partition was dropped keeps
 -- what was counted from it, also once late rows give it a new one. Under ecstats.rollup_lock.
 CREATE OR REPLACE FUNCTION ecstats.rollup_partitioned() RETURNS void
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	-- as rollup_partition_lost says, of all days at once
 	UPDATE ecstats.day_state s SET events_dropped = true
-	 WHERE s.partitioned AND NOT s.events_dropped AND ecstats.rollup_partition_lost(s.day);
+	 WHERE s.partitioned AND NOT s.events_dropped
+	   AND CASE WHEN s.day IN (SELECT p.day FROM ecstats.day_partitions p)
+				THEN s.day IN (SELECT p.day FROM ecstats.day_partitions p WHERE NOT EXISTS (SELECT FROM pg_class c WHERE c.oid = p.partition))
+				ELSE NOT ecstats.day_partition_taken(s.day) END;
 	DELETE FROM ecstats.day_partitions p USING ecstats.day_state s WHERE s.day = p.day AND s.events_dropped;
 	SELECT ecstats.rollup_partition_note(date '-infinity', date 'infinity') $$;
 COMMENT ON FUNCTION ecstats.rollup_partitioned() IS 'Notes the closed days whose partition is gone, and which partition the others have.';

@@ -76,15 +76,16 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_first_seen(date, bytea[]) IS
 	'Brings first_seen to the stored users of a day, which had other blocks before; returns the number of new users of it and of the days that this changed.';
 
--- ecstats.rollup_put_new_users: writes new numbers of new users into stored days. Not into those whose events are gone:
--- what was counted from these stays. Nor into later, which the same run computes anyway.
-CREATE OR REPLACE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], later date[], at timestamptz) RETURNS void
+-- ecstats.rollup_put_new_users: writes new numbers of new users into stored days, the last one given for a day. Not into
+-- those whose events are gone: what was counted from these stays. Nor into computed: a day's own close knew its number.
+CREATE OR REPLACE FUNCTION ecstats.rollup_put_new_users(days date[], new_users bigint[], computed date[], at timestamptz) RETURNS void
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
 	d record;
 BEGIN
-	FOR d IN SELECT x.day, x.users FROM unnest(days, new_users) x(day, users) WHERE x.day <> ALL (later) ORDER BY 1 LOOP
+	FOR d IN SELECT DISTINCT ON (x.day) x.day, x.users FROM unnest(days, new_users) WITH ORDINALITY x(day, users, n)
+			  WHERE x.day <> ALL (computed) ORDER BY x.day, x.n DESC LOOP
 		CONTINUE WHEN EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = d.day AND (s.frozen OR s.events_dropped));
 		SELECT * INTO kpi FROM ecstats.daily_kpi k WHERE k.day = d.day;
 		CONTINUE WHEN NOT FOUND;	-- somebody has deleted it
@@ -94,7 +95,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
-	'Restates new_user_count of stored days whose events are there, but for those that are computed later.';
+	'Restates new_user_count of stored days whose events are there, but for those that were computed.';
 
 -- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
 -- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.

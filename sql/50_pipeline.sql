@@ -70,9 +70,10 @@ CREATE OR REPLACE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema
 DECLARE
 	at timestamptz := clock_timestamp();
 	due date[];
-	later date[];
 	d date;
-	first boolean;
+	closed record;
+	moved date[] := '{}';			-- days whose number of new users changed by what happened to others
+	moved_users bigint[] := '{}';
 	is_new boolean := false;
 	caught_up date[] := '{}';
 	result ecstats.daily_kpi;
@@ -86,16 +87,17 @@ BEGIN
 				 UNION SELECT ecstats.rollup_stale_days()
 				 UNION SELECT day WHERE NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = ecstats_daily.day)
 				 ORDER BY 1);
-	later := due;
 	FOREACH d IN ARRAY due LOOP
-		later := later[2:];
-		first := ecstats.rollup_close(d, at, later);
-		IF first AND d = day THEN
+		SELECT * INTO STRICT closed FROM ecstats.rollup_close(d, at);
+		moved := moved || closed.moved;
+		moved_users := moved_users || closed.moved_users;
+		IF closed.first AND d = day THEN
 			is_new := true;
-		ELSIF first THEN
+		ELSIF closed.first THEN
 			caught_up := caught_up || d;
 		END IF;
 	END LOOP;
+	PERFORM ecstats.rollup_put_new_users(moved, moved_users, due, at);
 	PERFORM ecstats.rollup_periods(due, at);
 	PERFORM ecstats.rollup_settle(at);
 	-- What is told comes last: it may speak of the week and the month.

@@ -59,6 +59,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_rebuild_day(the_day date, OUT first bo
 DECLARE
 	at timestamptz := clock_timestamp();
 	before integer;
+	closed record;
 BEGIN
 	PERFORM ecstats.day_must_have_ended(the_day, at);
 	PERFORM ecstats.must_be_read_committed('ecstats_rebuild computes days');
@@ -69,7 +70,9 @@ BEGIN
 		PERFORM @extschema@.ecstats_daily(the_day);
 		first := true;
 	ELSE
-		first := ecstats.rollup_close(the_day, at, '{}', true);
+		SELECT * INTO STRICT closed FROM ecstats.rollup_close(the_day, at, true);
+		first := closed.first;
+		PERFORM ecstats.rollup_put_new_users(closed.moved, closed.moved_users, ARRAY[the_day], at);
 		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;

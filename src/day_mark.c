@@ -36,6 +36,7 @@
 #include "ecstats.h"
 
 PG_FUNCTION_INFO_V1(ecstats_row_changed);
+PG_FUNCTION_INFO_V1(ecstats_day_noted);
 
 /* The days that this transaction saw; a set, in a context that lives as long as the transaction. */
 static bool any_noted = false;
@@ -265,4 +266,34 @@ ecstats_row_changed(PG_FUNCTION_ARGS)
 		note_column(trigdata->tg_trigtuple, RelationGetDescr(trigdata->tg_relation),
 					trigdata->tg_trigger->tgargs[i]);
 	return PointerGetDatum(NULL);
+}
+
+/*
+ * ecstats_day_noted() returns the days whose rows this transaction wrote, changed or removed: their
+ * marks are written when it commits.
+ */
+Datum
+ecstats_day_noted(PG_FUNCTION_ARGS)
+{
+	EcstatsRows result = ecstats_rows_begin(fcinfo);
+	HASH_SEQ_STATUS seq;
+	DateADT *entry;
+	Datum value;
+	bool null = false;
+
+	if (any_noted)
+	{
+		value = DateADTGetDatum(first_noted);
+		ecstats_rows_add(&result, &value, &null);
+	}
+	if (any_noted && noted_days != NULL)
+	{
+		hash_seq_init(&seq, noted_days);
+		while ((entry = (DateADT *) hash_seq_search(&seq)) != NULL)
+		{
+			value = DateADTGetDatum(*entry);
+			ecstats_rows_add(&result, &value, &null);
+		}
+	}
+	return (Datum) 0;
 }

@@ -32,6 +32,9 @@ SELECT format('%s %s: daily_sales adds up to %s, daily_sales_by says %s', coales
 		 ON b.day = d.day AND b.what = d.what
  WHERE d.sums IS DISTINCT FROM b.sums
 UNION ALL
+SELECT format('%s: revisions %s in one run', r.day, array_agg(DISTINCT r.revision))
+  FROM ecstats.restatements r GROUP BY r.day, r.at HAVING count(DISTINCT r.revision) > 1
+UNION ALL
 SELECT format('%s: daily_events adds up to %s, daily_kpi says %s', k.day, e.n, k.event_count)
   FROM ecstats.daily_kpi k LEFT JOIN events e ON e.day = k.day WHERE k.event_count <> coalesce(e.n, 0)
 UNION ALL

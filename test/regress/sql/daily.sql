@@ -115,3 +115,27 @@ SELECT count(*) AS unequal FROM ecstats.daily_kpi k CROSS JOIN LATERAL (
 	  FROM ecstats.order_lines l WHERE (l.order_time AT TIME ZONE 'Asia/Shanghai')::date = k.day) r
  WHERE (k.gmv, k.order_count, k.buyer_count, k.refund_amount) IS DISTINCT FROM (r.gmv, r.orders, r.buyers, r.refund);
 SELECT count(*) AS marks FROM ecstats.day_marks;
+
+-- One run is one revision at most, whoever disappears from however many days; and none where figures are as they were.
+INSERT INTO ecstats.events (event_time, user_id, event)
+SELECT timestamptz '2026-01-10 12:00+08' + d * interval '1 day', u, 'view_item' FROM generate_series(0, 4) d, unnest('{x1,x2}'::text[]) u;
+SELECT uv, new_user_count FROM ecstats_daily('2026-01-14');
+DELETE FROM ecstats.events WHERE user_id = 'x1';
+SELECT uv, new_user_count, revision FROM ecstats_daily('2026-01-14');
+UPDATE ecstats.events SET user_id = 'x3' WHERE user_id = 'x2';
+SELECT uv, new_user_count, revision FROM ecstats_daily('2026-01-14');
+SELECT day, revision, column_name, old, new FROM ecstats.restatements WHERE day BETWEEN '2026-01-10' AND '2026-01-14' ORDER BY 1, 2, 3;
+-- What the same transaction changed is seen, though its mark is not written yet; and if that is taken back, nothing is lost.
+BEGIN;
+INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('own', 1, '2026-01-14 12:00+08', 'p', 1, 100);
+SAVEPOINT a;
+SELECT gmv, revision FROM ecstats_daily('2026-01-14');
+ROLLBACK TO a;
+COMMIT;
+SELECT gmv, revision FROM ecstats_daily('2026-01-14');
+BEGIN;
+DELETE FROM ecstats.order_lines WHERE order_id = 'own';
+SELECT gmv, revision FROM ecstats_daily('2026-01-14');
+COMMIT;
+SELECT gmv, revision FROM ecstats_daily('2026-01-14');
+SELECT count(*) FROM ecstats_verify('2026-01-10', '2026-01-14');
