@@ -961,7 +961,7 @@ COMMENT ON COLUMN ecstats.daily_kpi.pv IS 'Events that are page views by ecstats
 COMMENT ON COLUMN ecstats.daily_kpi.uv IS 'Distinct user_id of all events';
 COMMENT ON COLUMN ecstats.daily_kpi.conversion_rate IS 'buyer_count / uv; NULL without visitors';
 COMMENT ON COLUMN ecstats.daily_kpi.new_user_count IS 'Users whose first event ever is on this day';
-COMMENT ON COLUMN ecstats.daily_kpi.complete IS 'The grace has passed and nobody who began before the day''s end is still writing';
+COMMENT ON COLUMN ecstats.daily_kpi.complete IS 'The grace has passed, every enabled source''s watermark is past the day, and nobody who began before its end is still writing';
 COMMENT ON COLUMN ecstats.daily_kpi.closed_at IS 'When it was closed first';
 COMMENT ON COLUMN ecstats.daily_kpi.revision IS '1 at the first close, one more each time its figures changed';
 
@@ -1000,6 +1000,11 @@ CREATE TABLE ecstats.daily_sales_by (
 );
 COMMENT ON TABLE ecstats.daily_sales_by IS 'daily_sales added up by product, by region and by channel; read it through the views product_daily, region_daily and channel_daily';
 COMMENT ON COLUMN ecstats.daily_sales_by.value IS 'The product_id, region or channel';
+COMMENT ON COLUMN ecstats.daily_sales_by.day IS 'Business day';
+COMMENT ON COLUMN ecstats.daily_sales_by.dimension IS 'product, region or channel';
+COMMENT ON COLUMN ecstats.daily_sales_by.total_sold IS 'Pieces of sale lines';
+COMMENT ON COLUMN ecstats.daily_sales_by.total_revenue IS 'Amount of sale lines';
+COMMENT ON COLUMN ecstats.daily_sales_by.refund_amount IS 'What went back: minus the amount of return lines';
 
 CREATE TABLE ecstats.daily_events (
 	day			date NOT NULL,
@@ -1035,6 +1040,8 @@ CREATE TABLE ecstats.event_names (
 	event		text COLLATE "C" NOT NULL UNIQUE
 );
 COMMENT ON TABLE ecstats.event_names IS 'Numbers of the event names in ecstats.user_day; given by whoever closes days';
+COMMENT ON COLUMN ecstats.event_names.event_no IS 'Number, from 1; never given to another name';
+COMMENT ON COLUMN ecstats.event_names.event IS 'Event name';
 CREATE TABLE ecstats.user_day (
 	day			date NOT NULL,
 	first_user	text COLLATE "C" NOT NULL,
@@ -1044,6 +1051,7 @@ CREATE TABLE ecstats.user_day (
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE ecstats.user_day ALTER packed SET STORAGE EXTERNAL;
 COMMENT ON TABLE ecstats.user_day IS 'Users of a closed day with their events, in blocks; read it through the view ecstats.user_daily';
+COMMENT ON COLUMN ecstats.user_day.day IS 'Business day';
 COMMENT ON COLUMN ecstats.user_day.first_user IS 'The least user_id of the block';
 COMMENT ON COLUMN ecstats.user_day.users IS 'How many users the block has';
 COMMENT ON COLUMN ecstats.user_day.packed IS 'The block, see ecstats.rollup_users_unpack';
@@ -1064,6 +1072,9 @@ CREATE TABLE ecstats.order_day (
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE ecstats.order_day ALTER packed SET STORAGE EXTERNAL;
 COMMENT ON TABLE ecstats.order_day IS 'Which orders and buyers a closed day has, in blocks: what is distinct over a week or a month is counted from them';
+COMMENT ON COLUMN ecstats.order_day.day IS 'Business day';
+COMMENT ON COLUMN ecstats.order_day.first_id IS 'The least id of the block';
+COMMENT ON COLUMN ecstats.order_day.ids IS 'How many ids the block has';
 COMMENT ON COLUMN ecstats.order_day.kind IS 'o: order_ids, b: user_ids';
 COMMENT ON COLUMN ecstats.order_day.packed IS 'The block, see ecstats.rollup_ids_unpack; numbers are roles: 1 sale, 2 return, 4 abnormal, 8 paid, added up';
 
@@ -1075,6 +1086,9 @@ CREATE TABLE ecstats.first_seen_block (
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE ecstats.first_seen_block ALTER packed SET STORAGE EXTERNAL;
 COMMENT ON TABLE ecstats.first_seen_block IS 'All users with the first closed day on which they have an event, in blocks; read it through the view ecstats.first_seen';
+COMMENT ON COLUMN ecstats.first_seen_block.first_user IS 'The least user_id of the block';
+COMMENT ON COLUMN ecstats.first_seen_block.users IS 'How many users the block has';
+COMMENT ON COLUMN ecstats.first_seen_block.packed IS 'The block, see ecstats.rollup_ids_unpack; numbers are days since 1999-12-30';
 CREATE VIEW ecstats.first_seen AS
 	SELECT c.id COLLATE "C" AS user_id, date '1999-12-30' + c.number::integer AS day
 	  FROM ecstats.first_seen_block b CROSS JOIN LATERAL ecstats.rollup_ids_unpack(b.packed) c;
@@ -1114,6 +1128,8 @@ CREATE TABLE ecstats.day_partitions (
 	partition	oid NOT NULL
 );
 COMMENT ON TABLE ecstats.day_partitions IS 'Which table held a closed day''s events when the day was looked at: another one of that name has other rows';
+COMMENT ON COLUMN ecstats.day_partitions.day IS 'Business day';
+COMMENT ON COLUMN ecstats.day_partitions.partition IS 'Its partition, as a row of pg_class';
 
 COMMENT ON TABLE ecstats.day_state IS 'State of closed days that is no figure';
 COMMENT ON COLUMN ecstats.day_state.day IS 'Business day';
