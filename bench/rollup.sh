@@ -154,6 +154,10 @@ run_daily()
 run_scan_events() { echo "SELECT count(*) FROM $table" | settings="${settings:-} -c enable_indexonlyscan=off" total "$table"; }
 run_one_ours() { settings=$one_process run_ours; }
 run_one_scan_events() { settings=$one_process run_scan_events; }
+run_worker_ours()
+{
+	quiet "UPDATE ecstats.config SET rollup_workers = 1" && run_ours && quiet "UPDATE ecstats.config SET rollup_workers = 0"
+}
 run_duckdb() { duckdb time "$work/figures.sql"; }
 
 # Well-written SQL sees to its memory.
@@ -236,7 +240,8 @@ part_scan()
 {
 	pairs "figures, one process: ours / count(*) of the same rows" "<= 2" run_one_ours run_one_scan_events
 	on_processor=1 pairs "  the same in processor time" "<= 2" run_one_ours run_one_scan_events
-	pairs "figures, as configured: ours / count(*) of the same rows" "<= 2" run_ours run_scan_events
+	pairs "  for comparison, ours: one process / with a parallel worker" none run_one_ours run_worker_ours
+	pairs "  for comparison, count(*): one process / with PostgreSQL's workers" none run_one_scan_events run_scan_events
 }
 
 # whole COMMAND: every row of the statements that it prints is made, none is sent.
@@ -386,19 +391,19 @@ part_today()
 part_reads()
 {
 	local best
-	with_lines && quiet "CALL bench.forget()" "SELECT ecstats_daily('$day')" "ANALYZE ecstats.daily_kpi" "ANALYZE ecstats.daily_sales" || return 1
+	with_lines && quiet "CALL bench.forget()" "SELECT ecstats_daily('$day')" "ANALYZE ecstats.daily_kpi" "ANALYZE ecstats.daily_sales_by" || return 1
 	ask "SELECT $(ask "SELECT string_agg(column_name, ', ' ORDER BY ordinal_position) FROM information_schema.columns
 		WHERE table_schema = 'ecstats' AND table_name = 'daily_kpi' AND column_name NOT IN ('day', 'complete', 'closed_at', 'revision')") FROM ecstats.daily_kpi WHERE day = '$day'" > "$work/mine"
 	settings=$roomy rows_of raw_kpi > "$work/theirs"
 	same "daily_kpi" "$work/mine" "$work/theirs" || return 1
 	echo "SELECT * FROM ecstats.daily_kpi WHERE day = '$day';" > "$work/kpi.sql"
 	raw_kpi | sed 's/$/;/' > "$work/kpi_raw.sql"
-	echo "SELECT product_id, sum(total_revenue) FROM ecstats.daily_sales WHERE day = '$day' GROUP BY product_id ORDER BY 2 DESC LIMIT 10;" > "$work/top.sql"
+	echo "SELECT product_id, total_revenue FROM ecstats.product_daily WHERE day = '$day' ORDER BY 2 DESC LIMIT 10;" > "$work/top.sql"
 	echo "SELECT product_id, sum(amount) FROM ecstats.order_lines WHERE ${range//event_time/order_time} AND quantity > 0 GROUP BY product_id ORDER BY 2 DESC LIMIT 10;" > "$work/top_raw.sql"
 	PAIRS=${READ_PAIRS:-3} pairs "the day's KPIs, latency: plain SQL on raw rows / daily_kpi" ">= 100" "latency kpi_raw 1" "latency kpi 500"
 	PAIRS=1 pairs "  rate, 10 clients: daily_kpi / raw rows" ">= 100" "rate kpi 500" "rate kpi_raw 1"
-	pairs "top 10 products of the day, latency: order_lines / daily_sales" none "latency top_raw 5" "latency top 5"
-	pairs "  rate, 10 clients: daily_sales / order_lines" none "rate top 5" "rate top_raw 5"
+	pairs "top 10 products of the day, latency: order_lines / product_daily" none "latency top_raw 5" "latency top 100"
+	pairs "  rate, 10 clients: product_daily / order_lines" none "rate top 100" "rate top_raw 5"
 	quiet "INSERT INTO ecstats.daily_kpi (day, gmv, uv) SELECT date '$day' - d, d, d FROM generate_series(2, 365) d" "ANALYZE ecstats.daily_kpi"
 	echo "SELECT day, gmv, uv FROM ecstats.daily_kpi WHERE day > date '$day' - 365 ORDER BY day;" > "$work/year.sql"
 	a_year_raw() { latency kpi_raw 1 | awk '{ print 365 * $1 }'; }
@@ -421,7 +426,7 @@ part_leak()
 	local used="SELECT substring(pg_read_file('/proc/self/status') from 'RssAnon:\s+(\d+)') || ' ' || (SELECT sum(used_bytes) FROM pg_backend_memory_contexts)"
 	local loop="DO \$\$ BEGIN FOR i IN 1 .. %d LOOP
 		PERFORM count(*) FROM ecstats.rollup_scan_events($bounds, '{page_view}', '{view_item,add_to_cart}', true);
-		PERFORM count(*) FROM ecstats.rollup_scan_orders($bounds, '{cancelled}'); END LOOP; END \$\$"
+		PERFORM count(*) FROM ecstats.rollup_scan_orders($bounds, '{cancelled}', true); END LOOP; END \$\$"
 	database bench_leak || return 1
 	quiet "SELECT ecstats_prepare('$day', '$day')" "CALL bench.load_events('$day', 2000, 500, 1, 1)" "CALL bench.load_lines('$day', 500, 'o')"
 	# shellcheck disable=SC2059
