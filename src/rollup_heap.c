@@ -9,7 +9,6 @@
 #include "access/heapam.h"
 #include "access/relscan.h"
 #include "access/tableam.h"
-#include "access/valid.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/predicate.h"
