@@ -142,6 +142,18 @@ rollup_mix(uint64 hash, uint64 word)
 }
 
 /*
+ * rollup_word makes a number of up to three bytes.
+ */
+static inline uint64
+rollup_word(const char *bytes, uint32 length)
+{
+	if (length == 0)
+		return 0;
+	return ((uint64) (unsigned char) bytes[0] << 16) |
+		   ((uint64) (unsigned char) bytes[length >> 1] << 8) | (unsigned char) bytes[length - 1];
+}
+
+/*
  * rollup_hash_bytes hashes a byte string. The tail is read by loads that overlap, which is cheaper
  * than a loop over bytes.
  */
@@ -170,12 +182,8 @@ rollup_hash_bytes(uint64 seed, const char *bytes, uint32 length)
 		memcpy(&high, bytes + length - 4, 4);
 		word = ((uint64) high << 32) | low;
 	}
-	else if (length > 0)
-		word = ((uint64) (unsigned char) bytes[0] << 16) |
-			   ((uint64) (unsigned char) bytes[length >> 1] << 8) |
-			   (unsigned char) bytes[length - 1];
 	else
-		word = 0;
+		word = rollup_word(bytes, length);
 	hash = rollup_mix(hash, word);
 	hash ^= hash >> 32;
 	return (uint32) hash;
@@ -200,12 +208,18 @@ rollup_equal(const char *a, const char *b, uint32 length)
 	uint64 right;
 	uint32 at;
 
+	if (length < 4)
+		return rollup_word(a, length) == rollup_word(b, length);
 	if (length < 8)
 	{
-		for (at = 0; at < length; at++)
-			if (a[at] != b[at])
-				return false;
-		return true;
+		uint32 heads[2];
+		uint32 tails[2];
+
+		memcpy(&heads[0], a, 4);
+		memcpy(&heads[1], b, 4);
+		memcpy(&tails[0], a + length - 4, 4);
+		memcpy(&tails[1], b + length - 4, 4);
+		return heads[0] == heads[1] && tails[0] == tails[1];
 	}
 	for (at = 0; at + 8 < length; at += 8)
 	{
@@ -404,6 +418,14 @@ typedef struct RollupEvent
 	bool page_view;
 } RollupEvent;
 
+/* A short name, with zeros to sixteen bytes, and its number plus one. */
+typedef struct RollupKnown
+{
+	uint64 low;
+	uint64 high;
+	uint32 number;
+} RollupKnown;
+
 /* One row of a batch. */
 typedef struct RollupBatchRow
 {
@@ -421,7 +443,8 @@ typedef struct RollupEventScan
 	TimestampTz to_time;
 	Datum *page_views;
 	int npage_views;
-	RollupTable names; /* payload: number of the event, from 0 */
+	RollupTable names;	/* payload: number of the event, from 0 */
+	RollupKnown *known; /* of short names, for a look without a branch that depends on them */
 	RollupEvent *events;
 	uint32 nevents;
 	uint32 max_events;
@@ -439,8 +462,8 @@ typedef struct RollupEventScan
 
 struct TableScanDescData;
 
-/* Takes the visible rows of a page. */
-typedef void (*RollupTakeRows)(void *state, HeapTupleHeader *rows, int nrows);
+/* Takes the visible rows of a page, which ends at end. */
+typedef void (*RollupTakeRows)(void *state, HeapTupleHeader *rows, int nrows, const char *end);
 
 extern bool ecstats_rollup_heap_can(Relation heap);
 extern void ecstats_rollup_heap_scan(struct TableScanDescData *reader, RollupTakeRows take,

@@ -67,7 +67,7 @@ ecstats_rollup_heap_scan(TableScanDesc reader, RollupTakeRows take, void *state)
 		buffer = ReadBufferExtended(reader->rs_rd, MAIN_FORKNUM, block, RBM_NORMAL,
 									range.reader->rs_strategy);
 		nrows = visible_rows(range.reader, buffer, rows);
-		take(state, rows, nrows);
+		take(state, rows, nrows, (const char *) BufferGetPage(buffer) + BLCKSZ);
 		ReleaseBuffer(buffer);
 	}
 }
