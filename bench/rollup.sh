@@ -381,7 +381,7 @@ part_today()
 {
 	database bench_today || return 1
 	events "$(ask "SELECT date '$today' - 1")" "$ROWS" "$USERS" && events "$today" "$ROWS" "$USERS" &&
-		quiet "CALL bench.load_lines('$today', $LINES, 'o')" && settled ecstats.order_lines && quiet "SELECT ecstats_daily(date '$today' - 1)" || return 1
+		quiet "CALL bench.load_lines(date '$today' - 1, $LINES, 'o')" && settled ecstats.order_lines && quiet "SELECT ecstats_daily(date '$today' - 1)" || return 1
 	a_minute() { echo 600; }
 	run_today() { processor "SELECT ecstats_today()"; }
 	pairs "ecstats_today() every minute, % of a core" "<= 2" run_today a_minute
