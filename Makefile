@@ -81,6 +81,8 @@ SQL_PIECES = \
 	sql/31_source_tables.sql \
 	sql/32_rollup_tables.sql \
 	sql/32_rollup_period_tables.sql \
+	sql/32_activity_tables.sql \
+	sql/32_activity_tag_tables.sql \
 	sql/33_job_tables.sql \
 	sql/34_report_tables.sql \
 	sql/35_delivery_tables.sql \

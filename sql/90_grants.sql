@@ -10,6 +10,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts'),
+		('activity_levels'), ('user_activity'), ('user_profile'), ('activity_state'), ('cohorts'), ('tag_rules'), ('user_tags'), ('tag_daily'),
 		('product_daily'), ('region_daily'), ('channel_daily'), ('funnel_daily'), ('kpi_trend')),
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
@@ -40,7 +41,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	-- operator: closes days, writes reports and jobs, sets channels without reading their credentials
 	UNION ALL SELECT 'operator', 'relation', * FROM (VALUES ('config', 'UPDATE', NULL), ('event_types', 'INSERT, UPDATE, DELETE', NULL),
 		('rejects', 'DELETE', NULL), ('templates', 'INSERT, UPDATE, DELETE', NULL), ('reports', 'INSERT, UPDATE, DELETE', NULL),
-		('targets', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'DELETE', NULL), ('job_ticker', 'SELECT', NULL)) v
+		('targets', 'INSERT, UPDATE, DELETE', NULL), ('activity_levels', 'INSERT, UPDATE, DELETE', NULL), ('tag_rules', 'INSERT, UPDATE, DELETE', NULL), ('channels', 'INSERT, UPDATE, DELETE', NULL), ('jobs', 'DELETE', NULL), ('job_ticker', 'SELECT', NULL)) v
 	UNION ALL SELECT 'operator', 'relation', 'jobs', p, 'name, owner, schedule, command, timezone, max_attempts, overlap, catch_up, timeout, enabled'
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
