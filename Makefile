@@ -43,6 +43,7 @@ OBJS = \
 	src/rollup_parallel.o \
 	src/rollup_order.o \
 	src/rollup_order_put.o \
+	src/rollup_days.o \
 	src/rollup_period.o \
 	src/cron_expr.o \
 	src/cron_search.o \

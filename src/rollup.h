@@ -13,6 +13,7 @@
  *		rollup_heap.c    the pages of a table
  *		rollup_event_put.c  what the scan of events returns
  *		rollup_order.c   the scan of order lines (rollup_order.h)
+ *		rollup_days.c    stored sets of ids, read side by side (rollup_days.h)
  *		rollup_period.c  distinct ids over several days
  *		rollup_parallel.c   the scan of events by several processes
  */

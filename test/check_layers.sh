@@ -21,7 +21,8 @@ declare -A prefixes=(
 	[event]="event" [order]="order" [source]="source" [rollup]="rollup" [job]="job" [report]="report" [activity]="activity|score|tag"
 	[delivery]="channel|delivery|pusher"
 )
-shared_headers='ecstats|errors|compat|jsonb_get|intake_text'
+# rollup_days is how areas to the right of the rollup read what it stored.
+shared_headers='ecstats|errors|compat|jsonb_get|intake_text|rollup_days'
 
 # strip FROM TO: a copy of the sources without comments. What follows looks at that.
 strip()
