@@ -82,6 +82,7 @@ SQL_PIECES = \
 	sql/31_source_tables.sql \
 	sql/32_rollup_tables.sql \
 	sql/32_rollup_period_tables.sql \
+	sql/32_rollup_buyer_tables.sql \
 	sql/32_activity_tables.sql \
 	sql/32_activity_tag_tables.sql \
 	sql/33_job_tables.sql \

@@ -1200,6 +1200,53 @@ COMMENT ON COLUMN ecstats.monthly_kpi.new_user_count IS 'Users whose first event
 COMMENT ON COLUMN ecstats.monthly_kpi.complete IS 'The month is closed and each of its stored days is complete';
 COMMENT ON COLUMN ecstats.monthly_kpi.closed_at IS 'When it was closed first; NULL while it runs';
 COMMENT ON COLUMN ecstats.monthly_kpi.revision IS '0 while the month runs or an ended day of it waits to be closed, 1 when it is closed, one more each time its figures changed';
+-- sql/32_rollup_buyer_tables.sql
+-- Who bought what on a closed day, and in all: the order side of user profiles. Both outlive the order lines.
+
+-- By user first: what is asked is one user's days. An order counts at one place alone, so that sums over regions and
+-- channels are numbers of orders.
+CREATE TABLE ecstats.buyer_daily (
+	day				date NOT NULL,
+	user_id			text COLLATE "C" NOT NULL,
+	region			text COLLATE "C" NOT NULL,
+	channel			text COLLATE "C" NOT NULL,
+	order_count		bigint NOT NULL,
+	gmv				numeric NOT NULL,
+	paid_amount		numeric NOT NULL,
+	PRIMARY KEY (user_id, day, region, channel)
+);
+CREATE INDEX buyer_daily_day ON ecstats.buyer_daily (day);
+COMMENT ON TABLE ecstats.buyer_daily IS 'What each known user ordered and paid on a closed day, by region and channel; sums over these are exact';
+COMMENT ON COLUMN ecstats.buyer_daily.day IS 'Business day';
+COMMENT ON COLUMN ecstats.buyer_daily.user_id IS 'The customer';
+COMMENT ON COLUMN ecstats.buyer_daily.region IS 'Region, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.buyer_daily.channel IS 'Channel, as in order lines; unknown where none was given';
+COMMENT ON COLUMN ecstats.buyer_daily.order_count IS
+	'Distinct order_id of the user''s sale lines of the day; an order with lines of several regions or channels counts where its lowest line_no is';
+COMMENT ON COLUMN ecstats.buyer_daily.gmv IS 'Amount of the user''s sale lines by order_time';
+COMMENT ON COLUMN ecstats.buyer_daily.paid_amount IS 'Amount of the user''s sale lines whose paid_time falls on the day; refunds are not taken off';
+
+-- A fifth of a page stays free: of a million buyers some return every day, and no index has to know.
+CREATE TABLE ecstats.buyers (
+	user_id				text COLLATE "C" PRIMARY KEY,
+	order_count			bigint NOT NULL,
+	gmv					numeric NOT NULL,
+	paid_amount			numeric NOT NULL,
+	first_order_day		date,
+	last_order_day		date,
+	favourite_channel	text COLLATE "C",
+	favourite_region	text COLLATE "C"
+) WITH (fillfactor = 80);
+COMMENT ON TABLE ecstats.buyers IS 'ecstats.buyer_daily added up over all stored days, one row a user';
+COMMENT ON COLUMN ecstats.buyers.user_id IS 'The customer';
+COMMENT ON COLUMN ecstats.buyers.order_count IS 'Orders of all stored days; one with lines on two days counts on both';
+COMMENT ON COLUMN ecstats.buyers.gmv IS 'Amount of sale lines by order_time';
+COMMENT ON COLUMN ecstats.buyers.paid_amount IS 'Amount of sale lines paid on stored days; refunds are not taken off';
+COMMENT ON COLUMN ecstats.buyers.first_order_day IS 'First stored day with an order; NULL: only payments';
+COMMENT ON COLUMN ecstats.buyers.last_order_day IS 'Last stored day with an order; NULL: only payments';
+COMMENT ON COLUMN ecstats.buyers.favourite_channel IS 'Channel of the most orders; of several, that of more gmv, then the first by bytes';
+COMMENT ON COLUMN ecstats.buyers.favourite_region IS 'Region of the most orders; of several, that of more gmv, then the first by bytes';
+
 -- sql/32_activity_tables.sql
 -- Who is active: a row a user, what makes a level, and the view that people and rules read.
 
@@ -8769,6 +8816,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
+		('buyer_daily'), ('buyers'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts'),
 		('activity_levels'), ('user_activity'), ('user_profile'), ('activity_state'), ('cohorts'), ('tag_rules'), ('user_tags'), ('tag_daily'),
@@ -8927,6 +8975,8 @@ SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
 SELECT pg_extension_config_dump('ecstats.event_names', '');
 SELECT pg_extension_config_dump('ecstats.user_day', '');
 SELECT pg_extension_config_dump('ecstats.order_day', '');
+SELECT pg_extension_config_dump('ecstats.buyer_daily', '');
+SELECT pg_extension_config_dump('ecstats.buyers', '');
 SELECT pg_extension_config_dump('ecstats.first_seen_block', '');
 SELECT pg_extension_config_dump('ecstats.restatements', '');
 SELECT pg_extension_config_dump('ecstats.day_state', '');

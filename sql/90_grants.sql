@@ -8,6 +8,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 	WITH reads(object) AS (VALUES
 		('config'), ('event_types'), ('daily_kpi'), ('weekly_kpi'), ('monthly_kpi'), ('daily_sales'), ('daily_events'), ('daily_funnel'), ('user_daily'), ('first_seen'),
+		('buyer_daily'), ('buyers'),
 		('restatements'), ('day_state'), ('day_marks'), ('rejects'), ('jobs'), ('job_runs'), ('templates'), ('reports'), ('targets'),
 		('report_failures'), ('channel_kinds'), ('deliveries'), ('delivery_attempts'),
 		('activity_levels'), ('user_activity'), ('user_profile'), ('activity_state'), ('cohorts'), ('tag_rules'), ('user_tags'), ('tag_daily'),

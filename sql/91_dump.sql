@@ -21,6 +21,8 @@ SELECT pg_extension_config_dump('ecstats.daily_funnel', '');
 SELECT pg_extension_config_dump('ecstats.event_names', '');
 SELECT pg_extension_config_dump('ecstats.user_day', '');
 SELECT pg_extension_config_dump('ecstats.order_day', '');
+SELECT pg_extension_config_dump('ecstats.buyer_daily', '');
+SELECT pg_extension_config_dump('ecstats.buyers', '');
 SELECT pg_extension_config_dump('ecstats.first_seen_block', '');
 SELECT pg_extension_config_dump('ecstats.restatements', '');
 SELECT pg_extension_config_dump('ecstats.day_state', '');
