@@ -42,6 +42,7 @@ OBJS = \
 	src/rollup_event_put.o \
 	src/rollup_parallel.o \
 	src/rollup_order.o \
+	src/rollup_order_buyer.o \
 	src/rollup_order_put.o \
 	src/rollup_days.o \
 	src/rollup_period.o \

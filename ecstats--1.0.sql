@@ -379,13 +379,15 @@ COMMENT ON FUNCTION ecstats.rollup_scan_workers() IS
 
 -- Purpose:   everything that is counted from the order lines of a range.
 -- Arguments: from_time (inclusive), to_time (exclusive); abnormal: statuses that make a sale line abnormal;
---            with_ids: also which orders and buyers there are.
+--            with_ids: also which orders and buyers there are, and what each buyer ordered and paid.
 -- Result:    by order_time: kind 't' quantity, amount, orders (distinct order_id), buyers (distinct user_id
 --            that is not NULL) of sale lines, refund = minus the amount of return lines; 'r' orders of
 --            return lines; 'a' orders of sale lines with an abnormal status; 's' as 't', for each
 --            product_id, region and channel. By paid_time: 'p' amount, orders, buyers of sale lines.
 --            With ids: 'o' packed = a block of quantity orders, 'b' of buyers, the first of them product_id;
---            each has its roles as a number: 1 sale, 2 return, 4 abnormal, 8 paid, added up.
+--            each has its roles as a number: 1 sale, 2 return, 4 abnormal, 8 paid, added up. And 'u' for each known
+--            user_id (product_id), region and channel of sale lines: orders and amount by order_time, refund = the
+--            amount by paid_time; an order counts once for a user, where the lowest line_no of its sale lines is.
 --            Money has the largest display scale that was put in; what is not named is NULL.
 -- Errors:    22003 a sum of quantities out of range; 22004 a NULL in abnormal; 53200 more than config.rollup_memory.
 -- Touches:   reads ecstats.order_lines.
@@ -395,7 +397,7 @@ CREATE FUNCTION ecstats.rollup_scan_orders(from_time timestamptz, to_time timest
 	LANGUAGE c STABLE STRICT PARALLEL SAFE COST 100000 ROWS 1000
 	AS 'MODULE_PATHNAME', 'ecstats_rollup_scan_orders';
 COMMENT ON FUNCTION ecstats.rollup_scan_orders(timestamptz, timestamptz, text[], boolean) IS
-	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles). Errors: 22003, 22004, 53200 above config.rollup_memory.';
+	'One pass over the order lines of [from_time, to_time): rows of kind t (totals), r (returns), a (abnormal), p (paid in the range), s (by product_id, region, channel), with_ids also o and b (blocks of orders and buyers with their roles) and u (by user, region and channel). Errors: 22003, 22004, 53200 above config.rollup_memory.';
 
 -- Purpose:   the distinct users, orders and buyers of a week or a month.
 -- Arguments: from_day (inclusive), to_day (exclusive).

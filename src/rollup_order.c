@@ -4,7 +4,8 @@
  *		sales by product, region and channel. The lines come through a cursor, so that the planner
  *		picks the index; grouping and counting of distinct orders and buyers happen here, on numbers
  *		that stand for the strings. A chunk of lines is gone through in rounds (hash, find, number,
- *		count), each of which prefetches what the next one reads.
+ *		count), each of which prefetches what the next one reads. What users bought is counted in
+ *		the same pass, if it is asked for (rollup_order_buyer.c).
  */
 #include "postgres.h"
 
@@ -24,12 +25,13 @@
 #define FETCH_ROWS 1000
 
 static const char ordered_sql[] =
-	"SELECT order_id, user_id, amount, quantity, status, product_id, region, channel"
+	"SELECT order_id, user_id, amount, region, channel, product_id, quantity, status, line_no,"
+	" order_time"
 	" FROM ecstats.order_lines"
 	" WHERE order_time OPERATOR(pg_catalog.>=) $1 AND order_time OPERATOR(pg_catalog.<) $2";
 
 static const char paid_sql[] =
-	"SELECT order_id, user_id, amount"
+	"SELECT order_id, user_id, amount, region, channel"
 	" FROM ecstats.order_lines"
 	" WHERE paid_time OPERATOR(pg_catalog.>=) $1 AND paid_time OPERATOR(pg_catalog.<) $2"
 	" AND quantity OPERATOR(pg_catalog.>) 0";
@@ -40,9 +42,9 @@ static void scan_init(OrderScan *scan, FunctionCallInfo fcinfo);
 static void read_lines(OrderScan *scan, const char *sql, const Datum *range);
 static void hash_lines(OrderScan *scan, SPITupleTable *rows);
 static void hash_key(const RollupTable *table, LineKey *key, Datum string);
-static void hash_group(OrderScan *scan, Line *line);
+static void hash_group(const RollupTable *table, LineKey *key, const Line *line, const int *columns,
+					   int ncolumns);
 static void find_lines(OrderScan *scan);
-static void find_key(const RollupTable *table, const LineKey *key);
 static void number_lines(OrderScan *scan);
 static void number_key(RollupTable *table, LineKey *key);
 static void number_group(OrderScan *scan, LineKey *key);
@@ -68,7 +70,7 @@ ecstats_rollup_scan_orders(PG_FUNCTION_ARGS)
 	read_lines(&scan, ordered_sql, range);
 	scan.grouped = false;
 	read_lines(&scan, paid_sql, range);
-	ecstats_rollup_order_put(&scan, &result, PG_GETARG_BOOL(3));
+	ecstats_rollup_order_put(&scan, &result);
 	MemoryContextDelete(scan.space.context);
 	return (Datum) 0;
 }
@@ -83,11 +85,14 @@ scan_init(OrderScan *scan, FunctionCallInfo fcinfo)
 	ecstats_rollup_texts(PG_GETARG_ARRAYTYPE_P(2), "abnormal", &scan->abnormal, &scan->nabnormal);
 	ecstats_rollup_space_init(&scan->space);
 	ecstats_rollup_table_init(&scan->orders.table, &scan->space, sizeof(uint32));
-	ecstats_rollup_table_init(&scan->users.table, &scan->space, sizeof(uint32));
+	ecstats_rollup_table_init(&scan->users.table, &scan->space, sizeof(SeenUser));
 	ecstats_rollup_table_init(&scan->keys, &scan->space, sizeof(uint32));
 	ecstats_rollup_pairs_init(&scan->group_orders, &scan->space);
 	ecstats_rollup_pairs_init(&scan->group_users, &scan->space);
 	scan->lines = ecstats_rollup_alloc(&scan->space, FETCH_ROWS * sizeof(Line));
+	scan->with_ids = PG_GETARG_BOOL(3);
+	if (scan->with_ids)
+		ecstats_rollup_buyers_init(scan);
 	scan->chunk =
 		AllocSetContextCreate(scan->space.context, "ecstats rollup lines", ALLOCSET_DEFAULT_SIZES);
 }
@@ -119,6 +124,8 @@ read_lines(OrderScan *scan, const char *sql, const Datum *range)
 		hash_lines(scan, SPI_tuptable);
 		find_lines(scan);
 		number_lines(scan);
+		if (scan->with_ids)
+			ecstats_rollup_buyers_find(scan);
 		/* Sums that need memory keep it. */
 		MemoryContextSwitchTo(scan->space.context);
 		for (i = 0; i < scan->nlines; i++)
@@ -142,6 +149,8 @@ read_lines(OrderScan *scan, const char *sql, const Datum *range)
 static void
 hash_lines(OrderScan *scan, SPITupleTable *rows)
 {
+	static const int group[] = {COLUMN_PRODUCT, COLUMN_REGION, COLUMN_CHANNEL};
+	static const int place[] = {COLUMN_REGION, COLUMN_CHANNEL};
 	uint32 i;
 
 	for (i = 0; i < scan->nlines; i++)
@@ -153,7 +162,9 @@ hash_lines(OrderScan *scan, SPITupleTable *rows)
 		if (!line->nulls[COLUMN_USER])
 			hash_key(&scan->users.table, &line->user, line->values[COLUMN_USER]);
 		if (scan->grouped)
-			hash_group(scan, line);
+			hash_group(&scan->keys, &line->group, line, group, lengthof(group));
+		else if (scan->with_ids)
+			hash_group(&scan->buyers.places, &line->place, line, place, lengthof(place));
 	}
 }
 
@@ -172,35 +183,34 @@ hash_key(const RollupTable *table, LineKey *key, Datum string)
 }
 
 /*
- * hash_group makes one key of product, region and channel, with zero bytes, which text cannot have,
- * between them.
+ * hash_group makes one key of some columns, with zero bytes, which text cannot have, between them.
  */
 static void
-hash_group(OrderScan *scan, Line *line)
+hash_group(const RollupTable *table, LineKey *key, const Line *line, const int *columns,
+		   int ncolumns)
 {
 	struct varlena *parts[3];
-	uint32 length = lengthof(parts) - 1;
+	uint32 length = ncolumns - 1;
 	char *bytes;
 	int i;
 
-	for (i = 0; i < lengthof(parts); i++)
+	Assert(ncolumns <= lengthof(parts));
+	for (i = 0; i < ncolumns; i++)
 	{
-		Datum part = line->values[COLUMN_PRODUCT + i];
-
-		parts[i] = rollup_text((struct varlena *) DatumGetPointer(part));
+		parts[i] = rollup_text((struct varlena *) DatumGetPointer(line->values[columns[i]]));
 		length += VARSIZE_ANY_EXHDR(parts[i]);
 	}
 	bytes = palloc(length + 1);
-	line->group.bytes = bytes;
-	line->group.length = length;
-	for (i = 0; i < lengthof(parts); i++)
+	key->bytes = bytes;
+	key->length = length;
+	for (i = 0; i < ncolumns; i++)
 	{
 		memcpy(bytes, VARDATA_ANY(parts[i]), VARSIZE_ANY_EXHDR(parts[i]));
 		bytes += VARSIZE_ANY_EXHDR(parts[i]);
 		*bytes++ = '\0';
 	}
-	line->group.hash = rollup_hash(&scan->keys, line->group.bytes, length);
-	rollup_table_prefetch(&scan->keys, line->group.hash);
+	key->hash = rollup_hash(table, key->bytes, length);
+	rollup_table_prefetch(table, key->hash);
 }
 
 /*
@@ -215,19 +225,19 @@ find_lines(OrderScan *scan)
 	{
 		const Line *line = &scan->lines[i];
 
-		find_key(&scan->orders.table, &line->order);
+		ecstats_rollup_order_find(&scan->orders.table, &line->order);
 		if (!line->nulls[COLUMN_USER])
-			find_key(&scan->users.table, &line->user);
+			ecstats_rollup_order_find(&scan->users.table, &line->user);
 		if (scan->grouped)
-			find_key(&scan->keys, &line->group);
+			ecstats_rollup_order_find(&scan->keys, &line->group);
 	}
 }
 
 /*
- * find_key asks for the record that a string probably has.
+ * ecstats_rollup_order_find asks for the record that a string probably has.
  */
-static void
-find_key(const RollupTable *table, const LineKey *key)
+void
+ecstats_rollup_order_find(const RollupTable *table, const LineKey *key)
 {
 	uint32 ref = rollup_table_guess(table, key->hash);
 
@@ -253,7 +263,11 @@ number_lines(OrderScan *scan)
 		else
 			number_key(&scan->users.table, &line->user);
 		if (!scan->grouped)
+		{
+			if (scan->with_ids)
+				number_key(&scan->buyers.places, &line->place);
 			continue;
+		}
 		number_group(scan, &line->group);
 		rollup_prefetch(&scan->groups[line->group.number]);
 		rollup_pairs_prefetch(&scan->group_orders, line->group.number, line->order.number);
@@ -262,7 +276,7 @@ number_lines(OrderScan *scan)
 }
 
 /*
- * number_key finds or makes the record of an order or a user; its reference is the number.
+ * number_key finds or makes the record of an order, a user or a place; its reference is the number.
  */
 static void
 number_key(RollupTable *table, LineKey *key)
@@ -298,6 +312,8 @@ number_group(OrderScan *scan, LineKey *key)
 		}
 		key->number = scan->ngroups++;
 		memcpy(record->payload, &key->number, sizeof(key->number));
+		if (scan->with_ids)
+			scan->groups[key->number].place = ecstats_rollup_buyers_place(scan, key);
 	}
 	memcpy(&key->number, record->payload, sizeof(key->number));
 }
@@ -328,6 +344,8 @@ take_ordered(OrderScan *scan, const Line *line)
 		see(&scan->users, line->user.number, SEEN_SALE);
 		if (ecstats_rollup_pairs_add(&scan->group_users, line->group.number, line->user.number))
 			group->buyers++;
+		if (scan->with_ids)
+			ecstats_rollup_buyers_ordered(scan, line);
 	}
 	if (!line->nulls[COLUMN_STATUS] && is_abnormal(scan, line->values[COLUMN_STATUS]))
 		see(&scan->orders, line->order.number, SEEN_ABNORMAL);
@@ -341,8 +359,11 @@ take_paid(OrderScan *scan, const Line *line)
 {
 	ecstats_rollup_money_add(&scan->paid, line->values[COLUMN_AMOUNT]);
 	see(&scan->orders, line->order.number, SEEN_PAID);
-	if (line->user.number != 0)
-		see(&scan->users, line->user.number, SEEN_PAID);
+	if (line->user.number == 0)
+		return;
+	see(&scan->users, line->user.number, SEEN_PAID);
+	if (scan->with_ids)
+		ecstats_rollup_buyers_paid(scan, line);
 }
 
 /*

@@ -40,23 +40,36 @@ typedef struct ResultRow
 
 static void put_totals(OrderScan *scan, EcstatsRows *result);
 static void put_groups(OrderScan *scan, EcstatsRows *result);
-static void put_ids(EcstatsRows *result, char kind, const SeenTable *seen);
+static void put_ids(EcstatsRows *result, char kind, const SeenTable *seen,
+					const RollupSorted *sorted);
 static void put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer);
+static void rank_places(BuyerScan *buyers);
+static void put_buyers(OrderScan *scan, EcstatsRows *result, const RollupSorted *users);
+static uint32 places_of(OrderScan *scan, uint32 newest, const Buyer ***places, uint32 *max_places);
+static int compare_places(const void *a, const void *b, void *places);
+static void put_buyer(EcstatsRows *result, Datum user, const RollupTable *places,
+					  const Buyer *buyer);
 static void row_init(ResultRow *row, char kind);
 static void row_set(ResultRow *row, int column, Datum value);
+static void row_set_parts(ResultRow *row, int column, const RollupTable *table,
+						  const RollupRecord *record);
 
 /*
- * ecstats_rollup_order_put returns the rows of a finished pass; with_ids: the orders and buyers, too.
+ * ecstats_rollup_order_put returns the rows of a finished pass.
  */
 void
-ecstats_rollup_order_put(OrderScan *scan, EcstatsRows *result, bool with_ids)
+ecstats_rollup_order_put(OrderScan *scan, EcstatsRows *result)
 {
+	const RollupSorted *users;
+
 	put_totals(scan, result);
 	put_groups(scan, result);
-	if (!with_ids)
+	if (!scan->with_ids)
 		return;
-	put_ids(result, 'o', &scan->orders);
-	put_ids(result, 'b', &scan->users);
+	put_ids(result, 'o', &scan->orders, ecstats_rollup_sort(&scan->orders.table));
+	users = ecstats_rollup_sort(&scan->users.table);
+	put_ids(result, 'b', &scan->users, users);
+	put_buyers(scan, result, users);
 }
 
 /*
@@ -128,27 +141,17 @@ put_groups(OrderScan *scan, EcstatsRows *result)
 	ResultRow row;
 	uint32 number;
 	uint32 i;
-	int column;
 
 	for (i = 0; i < scan->ngroups; i++)
 	{
 		const RollupRecord *record = sorted[i].record;
 		const SalesGroup *group;
-		const char *at = rollup_record_bytes(&scan->keys, record);
-		const char *end = at + record->length;
 
 		CHECK_FOR_INTERRUPTS();
 		memcpy(&number, record->payload, sizeof(number));
 		group = &scan->groups[number];
 		row_init(&row, 's');
-		for (column = RESULT_PRODUCT; column <= RESULT_CHANNEL; column++)
-		{
-			const char *zero = memchr(at, '\0', end - at);
-			int length = (int) ((zero != NULL ? zero : end) - at);
-
-			row_set(&row, column, PointerGetDatum(cstring_to_text_with_len(at, length)));
-			at += length + 1;
-		}
+		row_set_parts(&row, RESULT_PRODUCT, &scan->keys, record);
 		row_set(&row, RESULT_QUANTITY, Int64GetDatum(group->quantity));
 		row_set(&row, RESULT_AMOUNT, ecstats_rollup_money_get(&group->amount, false));
 		row_set(&row, RESULT_ORDERS, Int64GetDatum(group->orders));
@@ -165,10 +168,9 @@ put_groups(OrderScan *scan, EcstatsRows *result)
  * none, is no buyer.
  */
 static void
-put_ids(EcstatsRows *result, char kind, const SeenTable *seen)
+put_ids(EcstatsRows *result, char kind, const SeenTable *seen, const RollupSorted *sorted)
 {
 	const RollupTable *table = &seen->table;
-	RollupSorted *sorted = ecstats_rollup_sort(table);
 	RollupBlockWriter writer;
 	uint32 roles;
 	uint32 i;
@@ -210,6 +212,114 @@ put_block(EcstatsRows *result, char kind, RollupBlockWriter *writer)
 }
 
 /*
+ * rank_places numbers the places in the order of their region and channel.
+ */
+static void
+rank_places(BuyerScan *buyers)
+{
+	RollupSorted *sorted = ecstats_rollup_sort(&buyers->places);
+	uint32 i;
+
+	for (i = 0; i < buyers->places.members; i++)
+		memcpy(((RollupRecord *) sorted[i].record)->payload, &i, sizeof(i));
+}
+
+/*
+ * put_buyers returns a row 'u' for each user and place, in the order of user_id, region and channel,
+ * for the sake of the index that they go into. What a row needs is freed after it.
+ */
+static void
+put_buyers(OrderScan *scan, EcstatsRows *result, const RollupSorted *users)
+{
+	const RollupTable *table = &scan->users.table;
+	MemoryContext row_context =
+		AllocSetContextCreate(scan->space.context, "ecstats rollup row", ALLOCSET_SMALL_SIZES);
+	MemoryContext old = MemoryContextSwitchTo(row_context);
+	const Buyer **places = NULL;
+	uint32 max_places = 0;
+	uint32 nplaces;
+	uint32 i;
+	uint32 n;
+	SeenUser user;
+
+	rank_places(&scan->buyers);
+	for (i = 0; i < table->members; i++)
+	{
+		const RollupRecord *record = users[i].record;
+		Datum id;
+
+		CHECK_FOR_INTERRUPTS();
+		memcpy(&user, record->payload, sizeof(user));
+		nplaces = places_of(scan, user.buyers, &places, &max_places);
+		if (nplaces == 0)
+			continue;
+		id = PointerGetDatum(
+			cstring_to_text_with_len(rollup_record_bytes(table, record), record->length));
+		for (n = 0; n < nplaces; n++)
+			put_buyer(result, id, &scan->buyers.places, places[n]);
+		MemoryContextReset(row_context);
+	}
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * places_of makes a sorted array of what a user bought in each place, in a room that grows, and
+ * returns how many there are.
+ */
+static uint32
+places_of(OrderScan *scan, uint32 newest, const Buyer ***places, uint32 *max_places)
+{
+	uint32 nplaces = 0;
+	uint32 ref;
+
+	for (ref = newest; ref != 0; ref = (*places)[nplaces - 1]->next)
+	{
+		if (nplaces == *max_places)
+		{
+			*max_places = Max(64, nplaces * 2);
+			*places = ecstats_rollup_grow(&scan->space, *places, nplaces * sizeof(Buyer *),
+										  *max_places * sizeof(Buyer *));
+		}
+		(*places)[nplaces++] = (const Buyer *) rollup_record(&scan->buyers.buyers, ref);
+	}
+	if (nplaces > 1)
+		qsort_arg(*places, nplaces, sizeof(Buyer *), compare_places, &scan->buyers.places);
+	return nplaces;
+}
+
+/*
+ * compare_places orders by the rank of the place.
+ */
+static int
+compare_places(const void *a, const void *b, void *places)
+{
+	uint32 left;
+	uint32 right;
+
+	memcpy(&left, rollup_record(places, (*(const Buyer *const *) a)->place)->payload, sizeof(left));
+	memcpy(&right, rollup_record(places, (*(const Buyer *const *) b)->place)->payload,
+		   sizeof(right));
+	return (left > right) - (left < right);
+}
+
+/*
+ * put_buyer returns the row of what a user bought in one place.
+ */
+static void
+put_buyer(EcstatsRows *result, Datum user, const RollupTable *places, const Buyer *buyer)
+{
+	ResultRow row;
+
+	row_init(&row, 'u');
+	row_set(&row, RESULT_PRODUCT, user);
+	row_set_parts(&row, RESULT_REGION, places, rollup_record(places, buyer->place));
+	row_set(&row, RESULT_ORDERS, Int64GetDatum(buyer->orders));
+	row_set(&row, RESULT_AMOUNT, ecstats_rollup_money_get(&buyer->gmv, false));
+	row_set(&row, RESULT_REFUND, ecstats_rollup_money_get(&buyer->paid, false));
+	ecstats_rows_add(result, row.values, row.nulls);
+}
+
+/*
  * row_init makes a row of NULLs.
  */
 static void
@@ -228,4 +338,24 @@ row_set(ResultRow *row, int column, Datum value)
 {
 	row->values[column] = value;
 	row->nulls[column] = false;
+}
+
+/*
+ * row_set_parts gives the columns from this one to the channel the parts of a record's string, which
+ * zero bytes part.
+ */
+static void
+row_set_parts(ResultRow *row, int column, const RollupTable *table, const RollupRecord *record)
+{
+	const char *at = rollup_record_bytes(table, record);
+	const char *end = at + record->length;
+
+	for (; column <= RESULT_CHANNEL; column++)
+	{
+		const char *zero = memchr(at, '\0', end - at);
+		int length = (int) ((zero != NULL ? zero : end) - at);
+
+		row_set(row, column, PointerGetDatum(cstring_to_text_with_len(at, length)));
+		at += length + 1;
+	}
 }
