@@ -100,6 +100,7 @@ SQL_PIECES = \
 	sql/42_source_http.sql \
 	sql/43_rollup.sql \
 	sql/43_rollup_users.sql \
+	sql/43_rollup_buyers.sql \
 	sql/43_rollup_close.sql \
 	sql/43_rollup_views.sql \
 	sql/43_rollup_partition.sql \

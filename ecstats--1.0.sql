@@ -3423,8 +3423,9 @@ COMMENT ON FUNCTION ecstats.rollup_names() IS 'Event names by their number from 
 
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot. with_events false: what is
--- counted from events stays as it is stored, here and in the figures returned. Under ecstats.rollup_lock.
-CREATE FUNCTION ecstats.rollup_write(the_day date, with_events boolean) RETURNS ecstats.daily_kpi
+-- counted from events stays as it is stored, here and in the figures returned. changed_buyers: users whose rows of
+-- buyer_daily were not what they are now. Under ecstats.rollup_lock.
+CREATE FUNCTION ecstats.rollup_write(the_day date, with_events boolean, OUT kpi ecstats.daily_kpi, OUT changed_buyers text[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
 DECLARE
@@ -3497,19 +3498,34 @@ BEGIN
 		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
 		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
 		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE (d.ids, d.packed) <> (excluded.ids, excluded.packed)
+	), buyers AS MATERIALIZED (
+		SELECT d.user_id AS stored_user, d.region AS stored_region, d.channel AS stored_channel, n.*
+		  FROM (SELECT * FROM ecstats.buyer_daily d WHERE d.day = the_day) d
+		  FULL JOIN (SELECT o.product_id AS user_id, o.region, o.channel, o.orders, o.amount, o.refund AS paid FROM o WHERE o.kind = 'u') n
+				 ON n.user_id = d.user_id AND n.region = d.region AND n.channel = d.channel
+		 WHERE (d.order_count, d.gmv, d.paid_amount) IS DISTINCT FROM (n.orders, n.amount, n.paid)
+	), buyers_gone AS (
+		DELETE FROM ecstats.buyer_daily d WHERE d.day = the_day
+		   AND (d.user_id, d.region, d.channel) IN (SELECT b.stored_user, b.stored_region, b.stored_channel FROM buyers b WHERE b.user_id IS NULL)
+	), buyers_written AS (
+		INSERT INTO ecstats.buyer_daily (day, user_id, region, channel, order_count, gmv, paid_amount)
+		SELECT the_day, b.user_id, b.region, b.channel, b.orders, b.amount, b.paid FROM buyers b WHERE b.user_id IS NOT NULL
+		 ORDER BY b.user_id COLLATE "C"		-- the key is filled from one end to the other
+		ON CONFLICT (user_id, day, region, channel) DO UPDATE SET order_count = excluded.order_count, gmv = excluded.gmv, paid_amount = excluded.paid_amount
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
-	  INTO event_totals, order_totals;
+		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p')),
+		   array(SELECT DISTINCT coalesce(b.user_id, b.stored_user) FROM buyers b)
+	  INTO event_totals, order_totals, changed_buyers;
 	IF NOT with_events THEN
 		SELECT jsonb_build_object('t', jsonb_build_object('a', k.event_count, 'b', k.pv), 'v', jsonb_build_object('a', k.uv))
 		  INTO STRICT event_totals FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	END IF;
-	RETURN ecstats.rollup_kpi(the_day, event_totals, order_totals);
+	kpi := ecstats.rollup_kpi(the_day, event_totals, order_totals);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day, order_day and buyer_daily to it, touching only rows that differ; returns the figures, and whose rows of buyer_daily changed. with_events false: from order lines alone, what events make stays as stored.';
 -- sql/43_rollup_users.sql
 -- Users of stored days: who was seen first when, and one user's days.
 
@@ -3648,6 +3664,67 @@ CREATE FUNCTION ecstats.user_events(user_id text, from_day date DEFAULT '-infini
 	 ORDER BY k.day, n.event $$;
 COMMENT ON FUNCTION ecstats.user_events(text, date, date) IS
 	'Events of one user on stored days from from_day to to_day (both inclusive, by default all), by name, as in ecstats.user_daily.';
+-- sql/43_rollup_buyers.sql
+-- Buyers: ecstats.buyer_daily added up. A user's row is made anew from all of their days, never added to: it is right
+-- whatever was restated, and it stays when retention has dropped the order lines.
+
+-- ecstats.rollup_buyers_of: some users' rows of ecstats.buyers, made from their days up to one. Each user is found by the
+-- key, whatever statistics say of days that are new; those without a day have no row.
+CREATE FUNCTION ecstats.rollup_buyers_of(users text[], last_day date) RETURNS SETOF ecstats.buyers
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+	SELECT u.user_id, t.order_count, t.gmv, t.paid_amount, t.first_order_day, t.last_order_day,
+		   CASE WHEN t.channel = t.other_channel THEN t.channel
+				ELSE (SELECT d.channel FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day
+					   GROUP BY d.channel ORDER BY sum(d.order_count) DESC, sum(d.gmv) DESC, d.channel LIMIT 1) END,
+		   CASE WHEN t.region = t.other_region THEN t.region
+				ELSE (SELECT d.region FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day
+					   GROUP BY d.region ORDER BY sum(d.order_count) DESC, sum(d.gmv) DESC, d.region LIMIT 1) END
+	  FROM (SELECT DISTINCT x COLLATE "C" AS user_id FROM unnest(users) x ORDER BY 1) u
+	 CROSS JOIN LATERAL (
+		SELECT sum(d.order_count)::bigint AS order_count, sum(d.gmv) AS gmv, sum(d.paid_amount) AS paid_amount,
+			   min(d.day) FILTER (WHERE d.order_count > 0) AS first_order_day, max(d.day) FILTER (WHERE d.order_count > 0) AS last_order_day,
+			   min(d.channel) AS channel, max(d.channel) AS other_channel, min(d.region) AS region, max(d.region) AS other_region
+		  FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day HAVING count(*) > 0) t $$;
+COMMENT ON FUNCTION ecstats.rollup_buyers_of(text[], date) IS
+	'Rows of ecstats.buyers of some users over the days of ecstats.buyer_daily up to last_day; none for a user without such a day.';
+
+-- ecstats.rollup_buyers: brings ecstats.buyers to the days of some users; returns how many rows that changed. A row that
+-- comes out as it was is not touched. Under ecstats.rollup_lock.
+CREATE FUNCTION ecstats.rollup_buyers(users text[]) RETURNS bigint
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH changed AS MATERIALIZED (
+		SELECT b.user_id AS stored_user, n.*
+		  FROM (SELECT s.* FROM ecstats.buyers s WHERE s.user_id = ANY (users COLLATE "C")) b
+		  FULL JOIN ecstats.rollup_buyers_of(users, 'infinity') n ON n.user_id = b.user_id
+		 WHERE (b.user_id, b.order_count, b.gmv, b.paid_amount, b.first_order_day, b.last_order_day, b.favourite_channel, b.favourite_region)
+			   IS DISTINCT FROM
+			   (n.user_id, n.order_count, n.gmv, n.paid_amount, n.first_order_day, n.last_order_day, n.favourite_channel, n.favourite_region)
+	), gone AS (
+		DELETE FROM ecstats.buyers b WHERE b.user_id IN (SELECT c.stored_user FROM changed c WHERE c.user_id IS NULL)
+	), written AS (
+		INSERT INTO ecstats.buyers (user_id, order_count, gmv, paid_amount, first_order_day, last_order_day, favourite_channel, favourite_region)
+		SELECT c.user_id, c.order_count, c.gmv, c.paid_amount, c.first_order_day, c.last_order_day, c.favourite_channel, c.favourite_region
+		  FROM changed c WHERE c.user_id IS NOT NULL
+		ON CONFLICT (user_id) DO UPDATE
+		   SET order_count = excluded.order_count, gmv = excluded.gmv, paid_amount = excluded.paid_amount,
+			   first_order_day = excluded.first_order_day, last_order_day = excluded.last_order_day,
+			   favourite_channel = excluded.favourite_channel, favourite_region = excluded.favourite_region
+	)
+	SELECT count(*) FROM changed $$;
+COMMENT ON FUNCTION ecstats.rollup_buyers(text[]) IS
+	'Brings the rows of ecstats.buyers of some users to their days in ecstats.buyer_daily, touching only those that differ, and returns how many did.';
+
+-- ecstats.rollup_buyers_at: ecstats.buyers as of a day: of those who bought since, what they had bought until then. Not
+-- pinned by a SET clause, so that a query reads the table itself; and where nobody bought since, nothing is made anew.
+CREATE FUNCTION ecstats.rollup_buyers_at(as_of date) RETURNS SETOF ecstats.buyers
+	LANGUAGE sql STABLE AS $$
+	SELECT b.* FROM ecstats.buyers b
+	 WHERE NOT EXISTS (SELECT FROM ecstats.buyer_daily d WHERE d.user_id OPERATOR(pg_catalog.=) b.user_id AND d.day OPERATOR(pg_catalog.>) as_of)
+	UNION ALL
+	SELECT o.* FROM ecstats.rollup_buyers_of(array(SELECT d.user_id FROM ecstats.buyer_daily d WHERE d.day OPERATOR(pg_catalog.>) as_of), as_of) o $$;
+COMMENT ON FUNCTION ecstats.rollup_buyers_at(date) IS
+	'ecstats.buyers as of a day: rows of users with a later day in ecstats.buyer_daily are made from their days up to as_of, and left out where there is none.';
+
 -- sql/43_rollup_close.sql
 -- Closing and restating: which days are due, and the one place that writes daily_kpi.
 
@@ -3801,6 +3878,7 @@ CREATE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, anew boolean 
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
+	written record;
 	had bytea[];
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -3835,8 +3913,10 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	had := CASE WHEN NOT anew THEN ecstats.rollup_users(the_day) END;
-	kpi := ecstats.rollup_write(the_day, with_events);
+	had := CASE WHEN with_events AND NOT anew THEN ecstats.rollup_users(the_day) END;
+	SELECT * INTO STRICT written FROM ecstats.rollup_write(the_day, with_events);
+	kpi := written.kpi;
+	PERFORM ecstats.rollup_buyers(written.changed_buyers);
 
 	IF with_events THEN
 		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;

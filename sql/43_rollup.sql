@@ -58,8 +58,9 @@ COMMENT ON FUNCTION ecstats.rollup_names() IS 'Event names by their number from 
 
 -- ecstats.rollup_write: computes a day and makes its stored rows (all but daily_kpi) what they must be,
 -- touching only those that differ. One statement: every figure sees the same snapshot. with_events false: what is
--- counted from events stays as it is stored, here and in the figures returned. Under ecstats.rollup_lock.
-CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date, with_events boolean) RETURNS ecstats.daily_kpi
+-- counted from events stays as it is stored, here and in the figures returned. changed_buyers: users whose rows of
+-- buyer_daily were not what they are now. Under ecstats.rollup_lock.
+CREATE OR REPLACE FUNCTION ecstats.rollup_write(the_day date, with_events boolean, OUT kpi ecstats.daily_kpi, OUT changed_buyers text[])
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off AS $$	-- statistics do not know a day that is new
 DECLARE
@@ -132,16 +133,31 @@ BEGIN
 		INSERT INTO ecstats.order_day AS d (day, kind, first_id, ids, packed)
 		SELECT the_day, o.kind, o.product_id, o.quantity, o.packed FROM o WHERE o.kind IN ('o', 'b')
 		ON CONFLICT (day, kind, first_id) DO UPDATE SET ids = excluded.ids, packed = excluded.packed WHERE (d.ids, d.packed) <> (excluded.ids, excluded.packed)
+	), buyers AS MATERIALIZED (
+		SELECT d.user_id AS stored_user, d.region AS stored_region, d.channel AS stored_channel, n.*
+		  FROM (SELECT * FROM ecstats.buyer_daily d WHERE d.day = the_day) d
+		  FULL JOIN (SELECT o.product_id AS user_id, o.region, o.channel, o.orders, o.amount, o.refund AS paid FROM o WHERE o.kind = 'u') n
+				 ON n.user_id = d.user_id AND n.region = d.region AND n.channel = d.channel
+		 WHERE (d.order_count, d.gmv, d.paid_amount) IS DISTINCT FROM (n.orders, n.amount, n.paid)
+	), buyers_gone AS (
+		DELETE FROM ecstats.buyer_daily d WHERE d.day = the_day
+		   AND (d.user_id, d.region, d.channel) IN (SELECT b.stored_user, b.stored_region, b.stored_channel FROM buyers b WHERE b.user_id IS NULL)
+	), buyers_written AS (
+		INSERT INTO ecstats.buyer_daily (day, user_id, region, channel, order_count, gmv, paid_amount)
+		SELECT the_day, b.user_id, b.region, b.channel, b.orders, b.amount, b.paid FROM buyers b WHERE b.user_id IS NOT NULL
+		 ORDER BY b.user_id COLLATE "C"		-- the key is filled from one end to the other
+		ON CONFLICT (user_id, day, region, channel) DO UPDATE SET order_count = excluded.order_count, gmv = excluded.gmv, paid_amount = excluded.paid_amount
 	)
 	SELECT (SELECT jsonb_object_agg(e.kind, jsonb_build_object('a', e.a, 'b', e.b)) FROM e WHERE e.kind IN ('t', 'v')),
-		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p'))
-	  INTO event_totals, order_totals;
+		   (SELECT jsonb_object_agg(o.kind, to_jsonb(o) - 'kind') FROM o WHERE o.kind IN ('t', 'r', 'a', 'p')),
+		   array(SELECT DISTINCT coalesce(b.user_id, b.stored_user) FROM buyers b)
+	  INTO event_totals, order_totals, changed_buyers;
 	IF NOT with_events THEN
 		SELECT jsonb_build_object('t', jsonb_build_object('a', k.event_count, 'b', k.pv), 'v', jsonb_build_object('a', k.uv))
 		  INTO STRICT event_totals FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	END IF;
-	RETURN ecstats.rollup_kpi(the_day, event_totals, order_totals);
+	kpi := ecstats.rollup_kpi(the_day, event_totals, order_totals);
 END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_write(date, boolean) IS
-	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day and order_day to it, touching only rows that differ; returns the figures. with_events false: from order lines alone, what events make stays as stored.';
+	'Computes a day from raw rows and brings daily_events, daily_funnel, daily_sales, daily_sales_by, user_day, order_day and buyer_daily to it, touching only rows that differ; returns the figures, and whose rows of buyer_daily changed. with_events false: from order lines alone, what events make stays as stored.';

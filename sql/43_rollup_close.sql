@@ -151,6 +151,7 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_close(the_day date, at timestamptz, an
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
 	kpi ecstats.daily_kpi;
+	written record;
 	had bytea[];
 	this_cluster bigint := (SELECT system_identifier FROM pg_control_system());
 	has_partition boolean;
@@ -185,8 +186,10 @@ BEGIN
 	under_way := ecstats.rollup_under_way();
 	gate := ecstats.rollup_complete(the_day, at);
 	DELETE FROM ecstats.day_marks m WHERE m.day = the_day;
-	had := CASE WHEN NOT anew THEN ecstats.rollup_users(the_day) END;
-	kpi := ecstats.rollup_write(the_day, with_events);
+	had := CASE WHEN with_events AND NOT anew THEN ecstats.rollup_users(the_day) END;
+	SELECT * INTO STRICT written FROM ecstats.rollup_write(the_day, with_events);
+	kpi := written.kpi;
+	PERFORM ecstats.rollup_buyers(written.changed_buyers);
 
 	IF with_events THEN
 		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;
