@@ -46,6 +46,12 @@ OBJS = \
 	src/rollup_order_put.o \
 	src/rollup_days.o \
 	src/rollup_period.o \
+	src/activity.o \
+	src/activity_points.o \
+	src/activity_rank.o \
+	src/activity_cohort.o \
+	src/activity_tag.o \
+	src/activity_tag_match.o \
 	src/cron_expr.o \
 	src/cron_search.o \
 	src/cron.o \
@@ -78,6 +84,8 @@ SQL_PIECES = \
 	sql/25_hmac_c.sql \
 	sql/26_job_c.sql \
 	sql/26_source_c.sql \
+	sql/27_activity_c.sql \
+	sql/27_activity_tag_c.sql \
 	sql/30_event_tables.sql \
 	sql/31_order_tables.sql \
 	sql/31_source_tables.sql \
@@ -105,6 +113,8 @@ SQL_PIECES = \
 	sql/43_rollup_views.sql \
 	sql/43_rollup_partition.sql \
 	sql/43_rollup_period.sql \
+	sql/43_activity.sql \
+	sql/43_activity_tag.sql \
 	sql/44_job.sql \
 	sql/44_job_run.sql \
 	sql/44_job_claim.sql \
@@ -119,6 +129,7 @@ SQL_PIECES = \
 	sql/49_delivery_claim.sql \
 	sql/49_delivery_settle.sql \
 	sql/50_pipeline.sql \
+	sql/50_pipeline_score.sql \
 	sql/51_rebuild.sql \
 	sql/51_verify_day.sql \
 	sql/51_verify_range.sql \
@@ -156,8 +167,8 @@ include $(PGXS)
 endif
 
 # PGXS does not know which headers an object was made from: a changed one rebuilds everything.
-HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h rollup_block.h rollup_order.h cron_expr.h \
-	job.h source.h template.h template_document.h template_error.h template_filter.h)
+HEADERS = $(addprefix src/,ecstats.h errors.h compat.h intake_text.h jsonb_get.h event.h order.h rollup.h rollup_block.h rollup_days.h rollup_order.h cron_expr.h \
+	job.h source.h activity.h activity_tag.h template.h template_document.h template_error.h template_filter.h)
 $(OBJS): $(HEADERS)
 
 # ------------------------------------------------------------------ install script

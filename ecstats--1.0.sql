@@ -681,6 +681,71 @@ CREATE FUNCTION ecstats.source_instant(source text, owner oid, query text, from_
 	LANGUAGE c VOLATILE STRICT PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'ecstats_source_instant';
 COMMENT ON FUNCTION ecstats.source_instant(text, oid, text, timestamptz, timestamptz, text, integer) IS
 	'Runs the watermark query of a source as ecstats.source_rows runs its query, and returns its one instant; NULL where it says nothing. Superusers only.';
+-- sql/27_activity_c.sql
+-- Scores and cohorts from stored days. Nothing here writes, and settings are arguments.
+
+-- Purpose:   the decayed score of users, in one pass over the stored days.
+-- Arguments: as_of: the day of the scores; since (not later): first day of the range; window: days that count, as_of
+--            included; half_life, in days; weights by event number (ecstats.event_names) from 1, NULL is 0; shares and
+--            limits of the levels high and mid: the share of users with a higher score that there must be fewer of, or
+--            the least score; NULL where the other one holds.
+-- Result:    a row for each user with an event on a stored day from since, or from 14 days before the window of as_of,
+--            to as_of: score (sum over the window of count x weight x 0.5 ^ (age in days / half_life)), the score of the
+--            day before, both levels by ecstats.activity_levels' rule, last day with an event, days of the window with an
+--            event, first day ever, last of the 15 days up to as_of on which the level was high, and whether an event is
+--            on a day from since. By ascending ranges of users, in no particular order in them.
+--            Equal histories have equal scores to the last bit.
+-- Errors:    22003 counts that cannot be; 22023 a window, half-life or weight that cannot be, more than 400 stored days;
+--            42501; 53200 more than config.rollup_memory; XX001 a corrupt block.
+-- Touches:   reads ecstats.daily_kpi, user_day and first_seen_block, never raw rows.
+CREATE FUNCTION ecstats.score_scan(as_of date, since date, window_days int, half_life float8, weights numeric[], shares numeric[], limits float8[])
+	RETURNS TABLE (user_id text, score float8, previous_score float8, level text, previous_level text, last_active_day date,
+		active_days int, first_seen date, last_high_day date, in_range boolean)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 1000000 ROWS 100000
+	AS 'MODULE_PATHNAME', 'ecstats_activity_scan';
+COMMENT ON FUNCTION ecstats.score_scan(date, date, int, float8, numeric[], numeric[], float8[]) IS
+	'Scores, levels and days of users as of a day, in one pass over stored days; settings are arguments. Errors: 22003, 22023, 42501, 53200 above config.rollup_memory, XX001.';
+
+-- Purpose:   who came back.
+-- Arguments: from_day, to_day (both inclusive).
+-- Result:    for each stored day of the range and each age of 1, 7 and 30 days, the day that many days before it, if
+--            users were first seen on it: how many, and how many of these have an event on the day of the range.
+-- Errors:    22023 no such range, more than 400 stored days; 42501; 53200; XX001.
+-- Touches:   reads ecstats.daily_kpi, user_day and first_seen_block.
+CREATE FUNCTION ecstats.activity_cohorts(from_day date, to_day date)
+	RETURNS TABLE (cohort_day date, age_days int, cohort_size bigint, retained bigint)
+	LANGUAGE c STABLE STRICT PARALLEL RESTRICTED COST 100000 ROWS 30
+	AS 'MODULE_PATHNAME', 'ecstats_activity_cohorts';
+COMMENT ON FUNCTION ecstats.activity_cohorts(date, date) IS
+	'Users first seen 1, 7 and 30 days before the stored days of a range, and how many of them came back on it. Errors: 22023, 42501, 53200, XX001.';
+
+-- sql/27_activity_tag_c.sql
+-- Rules of tags, in C: what one may be, what it asks for, and for whom it holds.
+
+-- The CHECK of ecstats.tag_rules: called in the name of whoever writes a rule.
+CREATE FUNCTION ecstats.tag_check(rule jsonpath) RETURNS boolean
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_tag_check';
+COMMENT ON FUNCTION ecstats.tag_check(jsonpath) IS
+	'CHECK of ecstats.tag_rules: true, or 42703 the rule asks for what no column of ecstats.user_profile is, 42704 it has a variable, 22023 it is no predicate, 54000 it is too long.';
+
+CREATE FUNCTION ecstats.tag_columns() RETURNS text[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_tag_columns_all';
+COMMENT ON FUNCTION ecstats.tag_columns() IS 'Columns that the rule of a tag may ask for: those of ecstats.user_profile.';
+
+CREATE FUNCTION ecstats.tag_columns(rule jsonpath) RETURNS text[]
+	LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_tag_columns';
+COMMENT ON FUNCTION ecstats.tag_columns(jsonpath) IS 'Columns that a rule asks for, in the order of ecstats.user_profile. Errors: as ecstats.tag_check.';
+
+-- Stable and not immutable: times with a zone are compared with dates in the session's.
+CREATE FUNCTION ecstats.tag_matches(columns text[], tags text[], rules jsonpath[], VARIADIC "any") RETURNS text[]
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_tag_matches';
+COMMENT ON FUNCTION ecstats.tag_matches(text[], text[], jsonpath[], "any") IS
+	'Those of the tags whose rule holds for a user: columns names what the rules ask for, and a value for each follows. NULL where none holds.';
+
+CREATE FUNCTION ecstats.tag_seen(columns text[], VARIADIC "any") RETURNS jsonb
+	LANGUAGE c STABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'ecstats_tag_seen';
+COMMENT ON FUNCTION ecstats.tag_seen(text[], "any") IS
+	'Columns of a profile as the rules see them: numbers exact, days as YYYY-MM-DD.';
 -- sql/30_event_tables.sql
 -- Events: append-only, partitioned by business day.
 
@@ -1406,13 +1471,27 @@ CREATE TABLE ecstats.tag_rules (
 	tag			text COLLATE "C" PRIMARY KEY CHECK (tag ~ '^[a-z][a-z0-9_]{0,62}$'),
 	rule		jsonpath NOT NULL,
 	enabled		boolean NOT NULL DEFAULT true,
-	description	text
+	description	text,
+	CONSTRAINT tag_rules_rule_valid CHECK (ecstats.tag_check(rule))
 );
 COMMENT ON TABLE ecstats.tag_rules IS 'Tags and their rules; a change holds from the next ecstats_score. A rule that is disabled or deleted takes its tag from everybody';
 COMMENT ON COLUMN ecstats.tag_rules.tag IS 'Name of the tag';
 COMMENT ON COLUMN ecstats.tag_rules.rule IS 'jsonpath predicate over a row of ecstats.user_profile as JSON, for example $.level == "high" && $.days_silent >= 3';
 COMMENT ON COLUMN ecstats.tag_rules.enabled IS 'false: nobody has the tag';
 COMMENT ON COLUMN ecstats.tag_rules.description IS 'What it means, for people';
+CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.tag_rules
+	FOR EACH ROW EXECUTE FUNCTION ecstats.restore_replace('tag');
+INSERT INTO ecstats.tag_rules (tag, rule, description) VALUES
+	('high_active', '$.level == "high"', 'Among the most active: level high'),
+	('new_user', '$.days_known < 7', 'New: first seen within the last 7 days, the scored day among them'),
+	('high_active_silent', '$.days_since_high <= 14 && $.days_silent >= 3',
+	 'To be called back: level high within the last 14 days, and no event for 3 days or more'),
+	('churn_risk', '$.days_silent >= 7 && $.days_silent <= 30 && !($.days_since_order < 7) && ($.order_count > 0 || $.days_since_high <= 14)',
+	 'About to be lost: a buyer, or lately very active, without event and order for a week; past 30 days of silence the chance is gone'),
+	('big_spender', '$.m == 5', 'Among the fifth of buyers who paid most');
+-- After the shipped rows: they are what it clears.
+CREATE TRIGGER restore_clear BEFORE INSERT ON ecstats.tag_rules
+	FOR EACH STATEMENT EXECUTE FUNCTION ecstats.restore_clear();
 
 CREATE TABLE ecstats.user_tags (
 	user_id	text COLLATE "C" NOT NULL,
@@ -1423,6 +1502,8 @@ CREATE TABLE ecstats.user_tags (
 	CONSTRAINT user_tags_until_after_since CHECK (until > since)
 );
 CREATE UNIQUE INDEX user_tags_open ON ecstats.user_tags (tag, user_id) WHERE until IS NULL;
+-- Who lost a tag on a day, among all who ever had one.
+CREATE INDEX user_tags_ended ON ecstats.user_tags (until) WHERE until IS NOT NULL;
 COMMENT ON TABLE ecstats.user_tags IS 'Which user has, or had, which tag; a row is open (until IS NULL) while the rule holds';
 COMMENT ON COLUMN ecstats.user_tags.user_id IS 'Who';
 COMMENT ON COLUMN ecstats.user_tags.tag IS 'Name of the tag';
@@ -4258,6 +4339,250 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_periods(date[], timestamptz) IS
 	'Brings weekly_kpi and monthly_kpi up to date: distinct counts of the periods of the given days, sums, state and missing rows of all.';
+-- sql/43_activity.sql
+-- Scores with the settings that hold, the limits of quintiles, cohorts.
+
+-- ecstats.activity_weights: weights by event number, for the scan.
+CREATE FUNCTION ecstats.activity_weights() RETURNS numeric[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(t.weight ORDER BY i), '{}')
+	  FROM generate_series(1, (SELECT max(m.event_no) FROM ecstats.event_names m)) i
+	  LEFT JOIN ecstats.event_names n ON n.event_no = i LEFT JOIN ecstats.event_types t ON t.event = n.event $$;
+COMMENT ON FUNCTION ecstats.activity_weights() IS 'Weights of ecstats.event_types by the numbers of ecstats.event_names, from 1; NULL for an event that weighs nothing.';
+
+-- ecstats.activity_scan: ecstats.score_scan with the settings that hold.
+CREATE FUNCTION ecstats.activity_scan(as_of date, since date)
+	RETURNS TABLE (user_id text, score float8, previous_score float8, level text, previous_level text, last_active_day date,
+		active_days int, first_seen date, last_high_day date, in_range boolean)
+	LANGUAGE sql STABLE ROWS 100000 AS $$
+	SELECT s.* FROM (SELECT * FROM ecstats.config LIMIT 1) c CROSS JOIN LATERAL ecstats.score_scan(as_of, since, c.score_window_days, c.score_half_life_days::pg_catalog.float8,
+		ecstats.activity_weights(),
+		ARRAY[(SELECT l.top_share FROM ecstats.activity_levels l WHERE l.level OPERATOR(pg_catalog.=) 'high'),
+			  (SELECT l.top_share FROM ecstats.activity_levels l WHERE l.level OPERATOR(pg_catalog.=) 'mid')],
+		ARRAY[(SELECT l.min_score FROM ecstats.activity_levels l WHERE l.level OPERATOR(pg_catalog.=) 'high'),
+			  (SELECT l.min_score FROM ecstats.activity_levels l WHERE l.level OPERATOR(pg_catalog.=) 'mid')]) s $$;
+COMMENT ON FUNCTION ecstats.activity_scan(date, date) IS
+	'Scores, levels and days of users as of a day with an event since another one, or in the last weeks before as_of, by the settings that hold. Errors: those of ecstats.score_scan.';
+
+-- ecstats.activity_stale: users of a day changed, or of all days from it on: the next scoring has to look from there.
+CREATE FUNCTION ecstats.activity_stale(from_day date) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.activity_state s SET stale_from = from_day WHERE s.stale_from IS NULL OR s.stale_from > from_day $$;
+COMMENT ON FUNCTION ecstats.activity_stale(date) IS 'Notes that users of a day changed since they were scored.';
+
+-- ecstats.activity_quintiles: values at which quintiles 2 to 5 of a column of ecstats.user_activity begin, among users who
+-- have ordered: a user is in quintile 1 + floor(5 x share of those with a lower value), so that equal values stay
+-- together; NULL: nobody is in it.
+CREATE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT frequency bigint[], OUT monetary numeric[])
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
+	WITH b AS MATERIALIZED (
+		SELECT a.last_order_day, a.order_count, a.paid_amount FROM ecstats.user_activity a WHERE a.last_order_day IS NOT NULL
+	), n AS (SELECT count(*) AS users FROM b),
+	r AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.last_order_day AS v, count(*) AS c FROM b GROUP BY 1) x),
+	f AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.order_count AS v, count(*) AS c FROM b GROUP BY 1) x),
+	m AS (SELECT b.paid_amount AS v, rank() OVER (ORDER BY b.paid_amount) - 1 AS lower FROM b)
+	SELECT (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM r, n),
+		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM f, n),
+		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM m, n) $$;
+COMMENT ON FUNCTION ecstats.activity_quintiles() IS 'Values of last_order_day, order_count and paid_amount at which quintiles 2 to 5 of buyers begin; equal values are never parted.';
+
+-- ecstats.activity_put_state: what the scores are of, from now on. Written only where it differs.
+CREATE FUNCTION ecstats.activity_put_state(the_day date, at timestamptz, users bigint) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	UPDATE ecstats.activity_state s
+	   SET as_of = the_day, stale_from = NULL, scored_at = at, users = activity_put_state.users,
+		   recency = q.recency, frequency = q.frequency, monetary = q.monetary
+	  FROM ecstats.activity_quintiles() q
+	 WHERE (s.as_of, s.stale_from, s.users, s.recency, s.frequency, s.monetary)
+		   IS DISTINCT FROM (the_day, NULL, activity_put_state.users, q.recency, q.frequency, q.monetary) $$;
+COMMENT ON FUNCTION ecstats.activity_put_state(date, timestamptz, bigint) IS 'Notes which day the scores are of, how many users there are, and where their quintiles begin.';
+
+-- ecstats.activity_put_cohorts: brings the cohorts that come back on days of a range to the stored days; a cohort that is
+-- behind a day that is not stored is not known.
+CREATE FUNCTION ecstats.activity_put_cohorts(from_day date, to_day date) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+	WITH c AS MATERIALIZED (
+		SELECT * FROM ecstats.activity_cohorts(from_day, to_day)
+	), gone AS (
+		DELETE FROM ecstats.cohorts d WHERE d.cohort_day + d.age_days BETWEEN from_day AND to_day
+		   AND NOT EXISTS (SELECT FROM c WHERE (c.cohort_day, c.age_days) = (d.cohort_day, d.age_days))
+	)
+	INSERT INTO ecstats.cohorts AS d (cohort_day, age_days, cohort_size, retained)
+	SELECT c.cohort_day, c.age_days, c.cohort_size, c.retained FROM c
+	ON CONFLICT (cohort_day, age_days) DO UPDATE SET cohort_size = excluded.cohort_size, retained = excluded.retained
+	 WHERE (d.cohort_size, d.retained) <> (excluded.cohort_size, excluded.retained) $$;
+COMMENT ON FUNCTION ecstats.activity_put_cohorts(date, date) IS 'Brings ecstats.cohorts to what stored days of a range say, touching only rows that differ.';
+
+-- sql/43_activity_tag.sql
+-- Tags: whom the rules hold for, since when, and how many a day. doc/activity.md is the user's page.
+
+-- ecstats.tag_values: the columns of ecstats.user_profile p, as a list of arguments.
+CREATE FUNCTION ecstats.tag_values(columns text[]) RETURNS text
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT string_agg(format('p.%I', c.name), ', ' ORDER BY c.n) FROM unnest(columns) WITH ORDINALITY c(name, n) $$;
+COMMENT ON FUNCTION ecstats.tag_values(text[]) IS 'Columns of ecstats.user_profile p, as a list of arguments.';
+
+-- ecstats.tag_asked: what some rules ask for together; a column at least, since each user is called with one.
+CREATE FUNCTION ecstats.tag_asked(rules jsonpath[]) RETURNS text[]
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT coalesce(array_agg(c.name ORDER BY c.n), '{as_of}')
+	  FROM unnest(ecstats.tag_columns()) WITH ORDINALITY c(name, n)
+	 WHERE EXISTS (SELECT FROM unnest(rules) r(rule) WHERE c.name = ANY (ecstats.tag_columns(r.rule))) $$;
+COMMENT ON FUNCTION ecstats.tag_asked(jsonpath[]) IS 'Columns that some rules ask for together; as_of where they ask for none.';
+
+-- ecstats.tag_in_zone: from here on times with a zone are compared with days of the shop. The caller has
+-- SET timezone, which puts back at its end what was before.
+CREATE FUNCTION ecstats.tag_in_zone() RETURNS void
+	LANGUAGE sql VOLATILE AS $$
+	SELECT pg_catalog.set_config('timezone', (SELECT c.timezone FROM ecstats.config c), true) $$;
+COMMENT ON FUNCTION ecstats.tag_in_zone() IS 'Sets the shop''s time zone until the end of the calling function, which must have SET timezone.';
+
+-- ecstats.tag_put: brings user_tags to what the rules say as of a day; rows written. A tag that a run for this very day
+-- gave and another takes back was never there; one that it took and another gives back has gone on. Rows are found by
+-- where they stand: nobody else writes here (ecstats.tag_write has the lock).
+CREATE FUNCTION ecstats.tag_put(as_of date, tags text[], rules jsonpath[]) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	columns text[] := ecstats.tag_asked(rules);
+	written bigint;
+BEGIN
+	EXECUTE format($query$
+		WITH change AS MATERIALIZED (
+			SELECT f.user_id, f.tag, h.at, h.since
+			  FROM (SELECT p.user_id, unnest(ecstats.tag_matches(%L, %L, %L, %s)) AS tag FROM ecstats.user_profile p) f
+			  FULL JOIN (SELECT t.user_id, t.tag, t.since, t.until, t.ctid AS at FROM ecstats.user_tags t
+						  WHERE t.until IS NULL OR t.until = $1) h ON h.user_id = f.user_id AND h.tag = f.tag
+			 WHERE CASE WHEN f.user_id IS NULL THEN h.until IS NULL ELSE h.at IS NULL OR h.until IS NOT NULL END
+		), begun AS (
+			INSERT INTO ecstats.user_tags (user_id, tag, since)
+			SELECT c.user_id, c.tag, $1 FROM change c WHERE c.at IS NULL ORDER BY c.user_id, c.tag RETURNING 1
+		), dropped AS (
+			DELETE FROM ecstats.user_tags t
+			 WHERE t.ctid = ANY (ARRAY(SELECT c.at FROM change c WHERE c.user_id IS NULL AND c.since = $1)) RETURNING 1
+		), moved AS (
+			UPDATE ecstats.user_tags t SET until = CASE WHEN t.until IS NULL THEN $1 END
+			 WHERE t.ctid = ANY (ARRAY(SELECT c.at FROM change c WHERE c.at IS NOT NULL AND (c.user_id IS NOT NULL OR c.since < $1))) RETURNING 1
+		)
+		SELECT (SELECT count(*) FROM begun) + (SELECT count(*) FROM dropped) + (SELECT count(*) FROM moved)
+		$query$, columns, tags, rules, ecstats.tag_values(columns)) INTO written USING as_of;
+	RETURN written;
+END
+$$;
+COMMENT ON FUNCTION ecstats.tag_put(date, text[], jsonpath[]) IS
+	'Brings ecstats.user_tags to what rules say of every user as of a day, where it is not; returns how many rows it wrote.';
+
+-- ecstats.tag_count: brings tag_daily of a day to user_tags, where it is not.
+CREATE FUNCTION ecstats.tag_count(as_of date, tags text[]) RETURNS void
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+	WITH counted AS MATERIALIZED (
+		SELECT u.tag, sum(u.users) AS user_count, sum(u.entered) AS entered, sum(u.gone) AS left_count
+		  FROM (SELECT t.tag, count(*) AS users, count(*) FILTER (WHERE t.since = as_of) AS entered, 0 AS gone
+				  FROM ecstats.user_tags t WHERE t.until IS NULL GROUP BY t.tag
+				UNION ALL SELECT t.tag, 0, 0, count(*) FROM ecstats.user_tags t WHERE t.until = as_of GROUP BY t.tag
+				UNION ALL SELECT e.tag, 0, 0, 0 FROM unnest(tags) e(tag)) u
+		 GROUP BY u.tag
+	), dropped AS (
+		DELETE FROM ecstats.tag_daily d WHERE d.day = as_of AND NOT EXISTS (SELECT FROM counted c WHERE c.tag = d.tag)
+	)
+	INSERT INTO ecstats.tag_daily AS d (day, tag, user_count, entered, left_count)
+	SELECT as_of, c.tag, c.user_count, c.entered, c.left_count FROM counted c
+	 WHERE NOT EXISTS (SELECT FROM ecstats.tag_daily o WHERE o.day = as_of AND o.tag = c.tag
+						  AND (o.user_count, o.entered, o.left_count) = (c.user_count, c.entered, c.left_count))
+	ON CONFLICT (day, tag) DO UPDATE
+	   SET user_count = excluded.user_count, entered = excluded.entered, left_count = excluded.left_count $$;
+COMMENT ON FUNCTION ecstats.tag_count(date, text[]) IS
+	'Brings ecstats.tag_daily of a day to ecstats.user_tags, where it is not; tags: those that have a row even if nobody has them.';
+
+-- ecstats.tag_write: tags every user by the enabled rules.
+-- Arguments: as_of, the scored day, not before any that was written. Result: rows of user_tags written. The rules are
+-- those committed when it begins; one that is written meanwhile holds from the next run. Errors: 22004 without a day;
+-- 25000 unless READ COMMITTED. Writes user_tags and tag_daily; waits for another run.
+CREATE FUNCTION ecstats.tag_write(as_of date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+	tags text[];
+	rules jsonpath[];
+	written bigint;
+BEGIN
+	IF as_of IS NULL THEN
+		RAISE EXCEPTION 'tags are written as of a day' USING ERRCODE = 'null_value_not_allowed', HINT = 'Name the day that was scored.';
+	END IF;
+	PERFORM ecstats.must_be_read_committed('ecstats.tag_write writes tags');
+	LOCK TABLE ecstats.user_tags IN SHARE ROW EXCLUSIVE MODE;
+	PERFORM ecstats.tag_in_zone();
+	SELECT coalesce(array_agg(r.tag ORDER BY r.tag), '{}'), coalesce(array_agg(r.rule ORDER BY r.tag), '{}') INTO tags, rules
+	  FROM ecstats.tag_rules r WHERE r.enabled;
+	written := ecstats.tag_put(as_of, tags, rules);
+	PERFORM ecstats.tag_count(as_of, tags);
+	RETURN written;
+END
+$$;
+COMMENT ON FUNCTION ecstats.tag_write(date) IS
+	'Gives and takes the tags of every user as of a scored day by the enabled rules, counts them in ecstats.tag_daily, and returns how many rows of ecstats.user_tags it wrote. Where nothing changes it writes nothing.';
+
+-- ecstats_tag_audience(tag)
+-- Purpose:   who has a tag now, for whoever wants to talk to them
+-- Arguments: tag  one of ecstats.tag_rules, or one that is gone from there and was given once
+-- Result:    user_ids, ascending
+-- Errors:    42704 unknown tag; 22004 no tag
+-- Tables:    reads ecstats.user_tags, tag_rules, tag_daily
+CREATE FUNCTION @extschema@.ecstats_tag_audience(tag text) RETURNS SETOF text
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+	IF tag IS NULL THEN
+		RAISE EXCEPTION 'the audience is that of a tag' USING ERRCODE = 'null_value_not_allowed', HINT = 'Tags are listed in ecstats.tag_rules.';
+	END IF;
+	RETURN QUERY SELECT t.user_id::text FROM ecstats.user_tags t WHERE t.tag = ecstats_tag_audience.tag AND t.until IS NULL ORDER BY t.user_id COLLATE "C";
+	IF NOT FOUND AND NOT EXISTS (SELECT FROM ecstats.tag_rules r WHERE r.tag = ecstats_tag_audience.tag)
+		AND NOT EXISTS (SELECT FROM ecstats.tag_daily d WHERE d.tag = ecstats_tag_audience.tag) THEN
+		RAISE EXCEPTION 'there is no such tag' USING ERRCODE = 'undefined_object', DETAIL = format('Value: %L.', left(tag, 60)),
+			HINT = 'Tags are listed in ecstats.tag_rules.';
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_tag_audience(text) IS
+	'Users who have a tag now, ascending. Errors: 42704 for a tag that has no rule and never was given; 22004.';
+
+-- ecstats_explain_tag(user_id, tag)
+-- Purpose:   why a user has a tag, or has not
+-- Arguments: user_id  who; tag  one of ecstats.tag_rules, enabled or not
+-- Result:    one row: tag, rule, holds (asked now), since (NULL: the user has not got the tag), seen (each column that
+--            the rule asks for with its value)
+-- Errors:    42704 a tag without a rule; P0002 a user without a profile; 22004 a null argument
+-- Tables:    reads ecstats.tag_rules, user_profile, user_tags
+CREATE FUNCTION @extschema@.ecstats_explain_tag(user_id text, INOUT tag text, OUT rule jsonpath, OUT holds boolean, OUT since date, OUT seen jsonb)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET jit = off AS $$
+DECLARE
+	columns text[];
+BEGIN
+	IF user_id IS NULL OR tag IS NULL THEN
+		RAISE EXCEPTION 'a tag is explained for a user' USING ERRCODE = 'null_value_not_allowed', HINT = 'Name both the user and the tag.';
+	END IF;
+	SELECT r.rule INTO rule FROM ecstats.tag_rules r WHERE r.tag = ecstats_explain_tag.tag;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'there is no such tag' USING ERRCODE = 'undefined_object', DETAIL = format('Value: %L.', left(tag, 60)),
+			HINT = 'Tags are listed in ecstats.tag_rules.';
+	END IF;
+	PERFORM ecstats.tag_in_zone();
+	columns := ecstats.tag_asked(ARRAY[rule]);
+	EXECUTE format('SELECT ecstats.tag_matches(%1$L, %2$L, %3$L, %4$s) IS NOT NULL, ecstats.tag_seen(%1$L, %4$s) FROM ecstats.user_profile p WHERE p.user_id = $1',
+				   columns, ARRAY[tag], ARRAY[rule], ecstats.tag_values(columns)) INTO holds, seen USING user_id;
+	IF holds IS NULL THEN
+		RAISE EXCEPTION 'there is no such user' USING ERRCODE = 'no_data_found', DETAIL = format('Value: %L.', left(user_id, 60)),
+			HINT = 'Users who were scored are listed in ecstats.user_activity.';
+	END IF;
+	IF ecstats.tag_columns(rule) = '{}' THEN
+		seen := '{}';
+	END IF;
+	SELECT t.since INTO since FROM ecstats.user_tags t
+	 WHERE t.user_id = ecstats_explain_tag.user_id AND t.tag = ecstats_explain_tag.tag AND t.until IS NULL;
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_explain_tag(text, text) IS
+	'Why a user has a tag, or has not: its rule, whether it holds now, since when the user has the tag (NULL: not), and the values that the rule saw. Errors: 42704 no such rule; P0002 no such user; 22004.';
 -- sql/44_job.sql
 -- Jobs: who may write which, what is accepted, and the functions to do it with.
 --
@@ -6569,7 +6894,7 @@ COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 
 -- ecstats_daily: closes a business day.
 -- First closes, in order, every ended day before it that has data and is not closed, and computes every
--- closed day whose rows changed since; then their weeks and months. Its reports are queued at its first close.
+-- closed day whose rows changed since; then their weeks and months; then users are scored. Its reports are queued at its first close.
 -- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
 -- not ended. Touches the rollup tables, and the deliveries of its reports.
 CREATE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
@@ -6607,6 +6932,7 @@ BEGIN
 	PERFORM ecstats.rollup_put_new_users(moved, moved_users, due, at);
 	PERFORM ecstats.rollup_periods(due, at);
 	PERFORM ecstats.rollup_settle(at);
+	PERFORM ecstats.pipeline_score(day, due || moved);
 	-- What is told comes last: it may speak of the week and the month.
 	IF is_new THEN
 		PERFORM ecstats.pipeline_queue_reports(day);
@@ -6620,7 +6946,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
-	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, scores users, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
 
 -- ecstats.day_must_have_ended: 22023 unless the day is over.
 CREATE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void
@@ -6718,6 +7044,229 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_live(date) IS
 	'{kpi, sales, funnel, at} of a business day that has begun and is not closed, from raw rows; NULL for a closed or a coming one. Writes nothing.';
 
+-- sql/50_pipeline_score.sql
+-- Scoring: from the stored days, and from what users bought, to a row a user. Part of each close.
+
+-- ecstats.pipeline_score_span: days that one pass looks at.
+CREATE FUNCTION ecstats.pipeline_score_span() RETURNS integer
+	LANGUAGE sql IMMUTABLE AS $$ SELECT 380 $$;		-- the longest window, and the days before it whose levels are asked for
+COMMENT ON FUNCTION ecstats.pipeline_score_span() IS 'Days that one pass over stored days looks at, at most.';
+
+-- ecstats.pipeline_score_old: days that are too old to count in a score: who was there, and when last. After a back-fill
+-- of years, or where such days were computed again.
+CREATE FUNCTION ecstats.pipeline_score_old(as_of date, from_day date, to_day date) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+	span CONSTANT integer := ecstats.pipeline_score_span();
+	part_begin date := greatest(from_day, (SELECT min(k.day) FROM ecstats.daily_kpi k));
+	part_end date;
+BEGIN
+	WHILE part_begin <= to_day LOOP
+		part_end := least(part_begin + span - 1, to_day);
+		INSERT INTO ecstats.user_activity AS a (user_id, as_of, last_active_day, first_seen)
+		SELECT s.user_id, pipeline_score_old.as_of, s.last_active_day, s.first_seen
+		  FROM ecstats.score_scan(part_end, part_begin, 1, 1, '{}', '{NULL,NULL}', '{NULL,NULL}') s WHERE s.in_range
+		ON CONFLICT (user_id) DO UPDATE SET as_of = excluded.as_of, first_seen = excluded.first_seen,
+			   last_active_day = greatest(a.last_active_day, excluded.last_active_day)
+		 WHERE a.last_active_day IS NULL OR a.last_active_day < excluded.last_active_day OR a.first_seen IS DISTINCT FROM excluded.first_seen;
+		-- Of those whose last day it was, that day may be gone. Each row is the last thing that is known of a user.
+		UPDATE ecstats.user_activity a
+		   SET as_of = pipeline_score_old.as_of, last_active_day = l.last_day, first_seen = l.first_day
+		  FROM (SELECT u.user_id, e.last_day, e.first_day FROM ecstats.user_activity u
+				  LEFT JOIN ecstats.score_scan(part_end, part_begin, 1, 1, '{}', '{NULL,NULL}', '{NULL,NULL}') s ON s.user_id = u.user_id AND s.in_range
+				 CROSS JOIN LATERAL (SELECT max(x.day) AS last_day, min(x.day) AS first_day FROM ecstats.user_events(u.user_id) x) e
+				 WHERE u.last_active_day BETWEEN part_begin AND part_end AND s.user_id IS NULL) l
+		 WHERE a.user_id = l.user_id;
+		PERFORM ecstats.activity_put_cohorts(part_begin, part_end);
+		part_begin := part_end + 1;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_score_old(date, date, date) IS 'Brings last and first days of users, and cohorts, to stored days that are too old to count in a score.';
+
+-- ecstats.pipeline_score_users: a row a user as of a day, where something in it differs: of everybody with an event or an
+-- order since a day, and of everybody who has a row. Result: how many users there are.
+CREATE FUNCTION ecstats.pipeline_score_users(the_day date, since date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+	SET enable_nestloop = off SET enable_mergejoin = off SET jit = off SET work_mem = '128MB' AS $$
+DECLARE
+	seen_from date := least(since, the_day - (SELECT c.score_window_days FROM ecstats.config c) - 13);	-- what the scan reads
+BEGIN
+	INSERT INTO ecstats.user_activity AS u (user_id, as_of, score, previous_score, level, previous_level, last_active_day, active_days,
+		first_seen, last_high_day, order_count, paid_amount, last_order_day, favourite_channel, favourite_region)
+	SELECT n.user_id, the_day, n.score, n.previous_score, n.level, n.previous_level, n.last_active_day, n.active_days,
+		   n.first_seen, n.last_high_day, n.order_count, n.paid_amount, n.last_order_day, n.favourite_channel, n.favourite_region
+	  FROM (SELECT coalesce(s.user_id, a.user_id, b.user_id) AS user_id,
+				   coalesce(s.score, 0) AS score, coalesce(s.previous_score, 0) AS previous_score,
+				   coalesce(s.level, 'low') AS level, coalesce(s.previous_level, 'low') AS previous_level,
+				   coalesce(s.active_days, 0) AS active_days, s.last_high_day,
+				   -- Somebody of whom the scan should have seen an event and has not: it was deleted.
+				   CASE WHEN s.user_id IS NOT NULL THEN s.last_active_day
+						WHEN a.last_active_day < seen_from THEN a.last_active_day
+						WHEN a.last_active_day IS NOT NULL THEN (SELECT max(x.day) FROM ecstats.user_events(a.user_id, '-infinity', the_day) x) END AS last_active_day,
+				   CASE WHEN s.user_id IS NOT NULL THEN s.first_seen
+						WHEN a.last_active_day < seen_from THEN a.first_seen
+						WHEN a.last_active_day IS NOT NULL THEN (SELECT min(x.day) FROM ecstats.user_events(a.user_id, '-infinity', the_day) x) END AS first_seen,
+				   coalesce(b.order_count, 0) AS order_count, coalesce(b.paid_amount, 0) AS paid_amount,
+				   b.last_order_day, b.favourite_channel, b.favourite_region,
+				   a.user_id AS had, a.score AS had_score, a.previous_score AS had_previous_score, a.level AS had_level,
+				   a.previous_level AS had_previous_level, a.last_active_day AS had_last_active_day, a.active_days AS had_active_days,
+				   a.first_seen AS had_first_seen, a.last_high_day AS had_last_high_day, a.order_count AS had_order_count,
+				   a.paid_amount AS had_paid_amount, a.last_order_day AS had_last_order_day,
+				   a.favourite_channel AS had_favourite_channel, a.favourite_region AS had_favourite_region
+			  FROM ecstats.activity_scan(the_day, since) s
+			  FULL JOIN ecstats.user_activity a ON a.user_id = s.user_id COLLATE "C"
+			  FULL JOIN ecstats.rollup_buyers_at(the_day) b ON b.user_id = coalesce(s.user_id, a.user_id) COLLATE "C"
+			 WHERE a.user_id IS NOT NULL OR s.in_range OR b.last_order_day >= since) n
+	 WHERE n.had IS NULL OR n.score <> n.had_score OR n.previous_score <> n.had_previous_score OR n.level <> n.had_level
+		OR n.previous_level <> n.had_previous_level OR n.active_days <> n.had_active_days
+		OR n.order_count <> n.had_order_count OR n.paid_amount <> n.had_paid_amount
+		OR (n.last_active_day, n.first_seen, n.last_high_day, n.last_order_day, n.favourite_channel, n.favourite_region)
+		   IS DISTINCT FROM (n.had_last_active_day, n.had_first_seen, n.had_last_high_day, n.had_last_order_day, n.had_favourite_channel, n.had_favourite_region)
+	ON CONFLICT (user_id) DO UPDATE
+	   SET as_of = excluded.as_of, score = excluded.score, previous_score = excluded.previous_score, level = excluded.level,
+		   previous_level = excluded.previous_level, last_active_day = excluded.last_active_day, active_days = excluded.active_days,
+		   first_seen = excluded.first_seen, last_high_day = excluded.last_high_day, order_count = excluded.order_count,
+		   paid_amount = excluded.paid_amount, last_order_day = excluded.last_order_day,
+		   favourite_channel = excluded.favourite_channel, favourite_region = excluded.favourite_region;
+	RETURN (SELECT count(*) FROM ecstats.user_activity);
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_score_users(date, date) IS
+	'Brings ecstats.user_activity to a day, touching only rows that differ; returns how many users there are.';
+
+-- ecstats.pipeline_score_write: all that follows from the users of stored days, as of one of them: scores, profiles,
+-- quintiles, cohorts, tags. since: the first day whose users may have changed. Under ecstats.rollup_lock. Result: users scored.
+CREATE FUNCTION ecstats.pipeline_score_write(the_day date, since date) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	near date := greatest(since, the_day - ecstats.pipeline_score_span() + 1);
+	users bigint;
+BEGIN
+	PERFORM ecstats.pipeline_score_old(the_day, since, near - 1);
+	users := ecstats.pipeline_score_users(the_day, near);
+	PERFORM ecstats.activity_put_state(the_day, clock_timestamp(), users);
+	PERFORM ecstats.activity_put_cohorts(near, the_day);
+	PERFORM ecstats.tag_write(the_day);
+	RETURN users;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_score_write(date, date) IS
+	'Writes scores, profiles, quintiles, cohorts and tags as of a stored day, whose users and those of the days from since on may have changed; returns how many users there are.';
+
+-- ecstats.pipeline_score: scoring as a part of a close. changed: days whose users may have changed. What fails here is told
+-- and does not stop the close: the scores stay as they were, and the next run makes up for it.
+CREATE FUNCTION ecstats.pipeline_score(the_day date, changed date[]) RETURNS void
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	state ecstats.activity_state;
+	since date;
+BEGIN
+	SELECT * INTO STRICT state FROM ecstats.activity_state;
+	IF changed = '{}' AND state.stale_from IS NULL AND state.as_of >= the_day THEN
+		RETURN;
+	END IF;
+	the_day := greatest(the_day, state.as_of);
+	since := least((SELECT min(c) FROM unnest(changed) c), state.stale_from, ecstats.pipeline_score_since(the_day));
+	BEGIN
+		PERFORM ecstats.pipeline_score_write(the_day, since);
+	EXCEPTION WHEN OTHERS THEN
+		PERFORM ecstats.activity_stale(since);
+		PERFORM ecstats.delivery_tell_operators('score', the_day::text, format('Users were not scored as of %s', the_day),
+			format('%s: %s. The figures of the day are stored; the next close tries again, and SELECT ecstats_score(%L) does.', SQLSTATE, SQLERRM, the_day));
+		RAISE WARNING 'users were not scored as of %: %', the_day, SQLERRM
+			USING HINT = format('SELECT ecstats_score(%L) tries again.', the_day);
+	END;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_score(date, date[]) IS
+	'Scores users as of a closed day, or of the latest day that was scored; a failure is told to the operators and warned of, never raised.';
+
+-- ecstats.pipeline_score_since: the first day of the window of a score.
+CREATE FUNCTION ecstats.pipeline_score_since(as_of date) RETURNS date
+	LANGUAGE sql STABLE AS $$ SELECT as_of OPERATOR(pg_catalog.-) (c.score_window_days OPERATOR(pg_catalog.-) 1) FROM ecstats.config c $$;
+COMMENT ON FUNCTION ecstats.pipeline_score_since(date) IS 'First day that counts in the score of a day.';
+
+-- ecstats_score: scores users as of a closed day and writes ecstats.user_activity, cohorts and tags.
+-- Argument: as_of (default: yesterday), not earlier than the last one. Result: how many users there are. A run that
+-- finds nothing changed writes nothing. Errors: 22023 a day that has not ended, or before the last one; 55000 a day that is
+-- not closed; 25000 unless READ COMMITTED; 53200 more users than config.rollup_memory has room for.
+CREATE FUNCTION @extschema@.ecstats_score(as_of date DEFAULT @extschema@.ecstats_day() - 1) RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	state ecstats.activity_state;
+BEGIN
+	PERFORM ecstats.day_must_have_ended(as_of, clock_timestamp());
+	PERFORM ecstats.must_be_read_committed('ecstats_score scores users');
+	PERFORM ecstats.rollup_lock();
+	SELECT * INTO STRICT state FROM ecstats.activity_state;
+	IF as_of < state.as_of THEN
+		RAISE EXCEPTION 'users are scored as of a later day already'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Asked for %s, stored is %s.', as_of, state.as_of),
+				  HINT = format('SELECT * FROM ecstats_scores(%L) computes the scores of any day and writes nothing.', as_of);
+	END IF;
+	IF NOT EXISTS (SELECT FROM ecstats.daily_kpi k WHERE k.day = as_of) THEN
+		RAISE EXCEPTION 'the business day is not closed'
+			USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Day: %s.', as_of),
+				  HINT = format('SELECT ecstats_daily(%L) closes it, and scores users.', as_of);
+	END IF;
+	RETURN ecstats.pipeline_score_write(as_of, least(state.stale_from, ecstats.pipeline_score_since(as_of)));
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_score(date) IS
+	'Scores users as of a closed day (default yesterday), writes ecstats.user_activity, cohorts and tags where something changed, returns how many users there are. 22023 a day that has not ended or before the last one, 55000 not closed, 25000 unless READ COMMITTED.';
+
+-- ecstats_scores: the score of each user as of any day, from stored days. Writes nothing.
+-- Argument: as_of. Result: users with an event in its window, and, with 0, all others of ecstats.user_activity. Errors: 22023.
+CREATE FUNCTION @extschema@.ecstats_scores(as_of date) RETURNS TABLE (user_id text, score double precision)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+	SET enable_nestloop = off SET jit = off SET work_mem = '64MB' ROWS 100000 AS $$
+BEGIN
+	IF as_of IS NULL OR NOT isfinite(as_of) THEN
+		RAISE EXCEPTION 'no such business day'
+			USING ERRCODE = 'invalid_parameter_value', DETAIL = format('Day: %s.', coalesce(as_of::text, 'NULL')), HINT = 'Give a date.';
+	END IF;
+	RETURN QUERY
+	SELECT coalesce(s.user_id, a.user_id), coalesce(s.score, 0)
+	  FROM (SELECT * FROM ecstats.activity_scan(as_of, ecstats.pipeline_score_since(as_of)) x WHERE x.in_range) s
+	  FULL JOIN ecstats.user_activity a ON a.user_id = s.user_id COLLATE "C";
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_scores(date) IS
+	'Activity score of each user as of any day, from stored days; writes nothing. Users of ecstats.user_activity without an event in the window have 0. 22023 no date.';
+
+-- ecstats_explain_score: what a user's score is made of.
+-- Arguments: user_id; as_of. Result: a row for each day and event of the window: points = event_count x weight x decay, and
+-- they sum to the score. Errors: 22004 NULL; P0002 a user without an event or an order. Writes nothing.
+CREATE FUNCTION @extschema@.ecstats_explain_score(user_id text, as_of date DEFAULT @extschema@.ecstats_day() - 1)
+	RETURNS TABLE (day date, event text, event_count bigint, weight numeric, decay double precision, points double precision)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp ROWS 20 AS $$
+DECLARE
+	half_life double precision := (SELECT c.score_half_life_days FROM ecstats.config c);
+BEGIN
+	IF user_id IS NULL OR as_of IS NULL OR NOT isfinite(as_of) THEN
+		RAISE EXCEPTION 'a user and a day are needed'
+			USING ERRCODE = 'null_value_not_allowed', DETAIL = format('user_id is %s, as_of %s.', CASE WHEN user_id IS NULL THEN 'NULL' ELSE 'given' END, coalesce(as_of::text, 'NULL')),
+				  HINT = 'SELECT * FROM ecstats_explain_score(user_id, day).';
+	END IF;
+	IF NOT EXISTS (SELECT FROM ecstats.user_activity a WHERE a.user_id = ecstats_explain_score.user_id COLLATE "C")
+		AND NOT EXISTS (SELECT FROM ecstats.user_events(ecstats_explain_score.user_id)) THEN
+		RAISE EXCEPTION 'there is no such user'
+			USING ERRCODE = 'no_data_found', DETAIL = format('User: %L.', left(user_id, 60)),
+				  HINT = 'Users are known from the first day that was closed with an event or an order of theirs.';
+	END IF;
+	RETURN QUERY
+	SELECT e.day, e.event, e.event_count, w.weight, d.decay, (e.event_count * w.weight)::double precision * d.decay
+	  FROM ecstats.user_events(ecstats_explain_score.user_id, ecstats.pipeline_score_since(as_of), as_of) e
+	  LEFT JOIN ecstats.event_types t ON t.event = e.event COLLATE "C"
+	 CROSS JOIN LATERAL (SELECT coalesce(t.weight, 0) AS weight) w
+	 CROSS JOIN LATERAL (SELECT 0.5::double precision ^ ((as_of - e.day) / half_life) AS decay) d
+	 ORDER BY e.day DESC, 6 DESC, e.event COLLATE "C";
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_explain_score(text, date) IS
+	'What a user''s score as of a day is made of: days, events, counts, weights, decay and points, which sum to it. 22004 NULL, P0002 unknown user.';
+
 -- sql/51_rebuild.sql
 -- Computing stored days anew from raw rows, for years of them: a transaction a day.
 
@@ -6794,6 +7343,7 @@ BEGIN
 		first := closed.first;
 		PERFORM ecstats.rollup_put_new_users(closed.moved, closed.moved_users, ARRAY[the_day], at);
 		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
+		PERFORM ecstats.activity_stale(least(the_day, (SELECT min(m) FROM unnest(closed.moved) m)));
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	changed := NOT first AND rollup_rebuild_day.revision <> before;
@@ -6810,9 +7360,10 @@ BEGIN
 	PERFORM ecstats.rollup_lock();
 	PERFORM ecstats.rollup_periods('{}', clock_timestamp());		-- of a week or month without a stored day, too
 	PERFORM ecstats.rollup_settle(clock_timestamp());
+	PERFORM ecstats.pipeline_score(k.day, '{}') FROM (SELECT max(d.day) AS day FROM ecstats.daily_kpi d) k WHERE k.day IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, and brings weeks and months to the stored days.';
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, brings weeks and months to the stored days, and scores users.';
 
 -- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
 -- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the
@@ -8906,7 +9457,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
-		('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
+		('ecstats_scores'), ('ecstats_explain_score'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
 		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
@@ -8937,7 +9488,11 @@ CREATE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
-	  FROM unnest('{ecstats_daily,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+<<<<<<< HEAD
+	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_push_audience,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+=======
+	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
+>>>>>>> parent of 048a568 (Report: dataset activity, recall reports, audiences in pages)
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
 		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,ecstats_verify}'::text[]) v

@@ -62,7 +62,7 @@ COMMENT ON FUNCTION @extschema@.ecstats_retry_rejects(text) IS
 
 -- ecstats_daily: closes a business day.
 -- First closes, in order, every ended day before it that has data and is not closed, and computes every
--- closed day whose rows changed since; then their weeks and months. Its reports are queued at its first close.
+-- closed day whose rows changed since; then their weeks and months; then users are scored. Its reports are queued at its first close.
 -- Arguments: day (default: yesterday). Result: its row of ecstats.daily_kpi. Errors: 22023 for a day that has
 -- not ended. Touches the rollup tables, and the deliveries of its reports.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_daily(day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS ecstats.daily_kpi
@@ -100,6 +100,7 @@ BEGIN
 	PERFORM ecstats.rollup_put_new_users(moved, moved_users, due, at);
 	PERFORM ecstats.rollup_periods(due, at);
 	PERFORM ecstats.rollup_settle(at);
+	PERFORM ecstats.pipeline_score(day, due || moved);
 	-- What is told comes last: it may speak of the week and the month.
 	IF is_new THEN
 		PERFORM ecstats.pipeline_queue_reports(day);
@@ -113,7 +114,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_daily(date) IS
-	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
+	'Closes a business day (default yesterday) after every earlier one that is open and has data, computes again what changed, scores users, queues its reports at the first close; returns its row. 22023 for a day that has not ended, 25000 unless READ COMMITTED.';
 
 -- ecstats.day_must_have_ended: 22023 unless the day is over.
 CREATE OR REPLACE FUNCTION ecstats.day_must_have_ended(day date, at timestamptz) RETURNS void

@@ -74,6 +74,7 @@ BEGIN
 		first := closed.first;
 		PERFORM ecstats.rollup_put_new_users(closed.moved, closed.moved_users, ARRAY[the_day], at);
 		PERFORM ecstats.rollup_periods(ARRAY[the_day], at);
+		PERFORM ecstats.activity_stale(least(the_day, (SELECT min(m) FROM unnest(closed.moved) m)));
 	END IF;
 	SELECT k.revision INTO STRICT rollup_rebuild_day.revision FROM ecstats.daily_kpi k WHERE k.day = the_day;
 	changed := NOT first AND rollup_rebuild_day.revision <> before;
@@ -90,9 +91,10 @@ BEGIN
 	PERFORM ecstats.rollup_lock();
 	PERFORM ecstats.rollup_periods('{}', clock_timestamp());		-- of a week or month without a stored day, too
 	PERFORM ecstats.rollup_settle(clock_timestamp());
+	PERFORM ecstats.pipeline_score(k.day, '{}') FROM (SELECT max(d.day) AS day FROM ecstats.daily_kpi d) k WHERE k.day IS NOT NULL;
 END
 $$;
-COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, and brings weeks and months to the stored days.';
+COMMENT ON FUNCTION ecstats.rollup_rebuild_settle() IS 'Calls days complete that may be, brings weeks and months to the stored days, and scores users.';
 
 -- ecstats_rebuild: computes each day of a range anew from raw rows, stored or not, marked or not. A day whose figures
 -- come out as they were keeps its revision and its rows. Commits each day: interrupted, what is done stays done, and the

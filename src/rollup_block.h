@@ -22,6 +22,9 @@ typedef enum RollupPayload
 	ROLLUP_NUMBER = 'n'	 /* one number */
 } RollupPayload;
 
+/* A first day is stored as its distance from the first one there is, 1999-12-30. */
+#define ROLLUP_FIRST_DAY (-2)
+
 /* A block that is being written. */
 typedef struct RollupBlockWriter
 {

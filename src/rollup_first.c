@@ -19,9 +19,7 @@
 
 #define FETCH_BLOCKS 200
 
-/* A day is stored as its distance from the first one there is, 1999-12-30. */
-#define FIRST_DAY (-2)
-#define MAX_DAYS  100000
+#define MAX_DAYS 100000
 
 /* An id that has not been written, since its block may stay as it is. */
 typedef struct HeldId
@@ -194,11 +192,11 @@ take_gone_users(FirstMerge *merge, ArrayType *gone, ArrayType *next)
 static uint64
 day_number(DateADT day)
 {
-	if (day < FIRST_DAY || day >= FIRST_DAY + MAX_DAYS)
+	if (day < ROLLUP_FIRST_DAY || day >= ROLLUP_FIRST_DAY + MAX_DAYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("no such business day"),
 				 errdetail("It is %d days from 2000-01-01.", day)));
-	return (uint64) (day - FIRST_DAY);
+	return (uint64) (day - ROLLUP_FIRST_DAY);
 }
 
 /*
@@ -524,7 +522,7 @@ put_days(FirstMerge *merge)
 	{
 		if (!merge->days[i].changed)
 			continue;
-		values[RESULT_DAY] = DateADTGetDatum((DateADT) i + FIRST_DAY);
+		values[RESULT_DAY] = DateADTGetDatum((DateADT) i + ROLLUP_FIRST_DAY);
 		values[RESULT_USERS] = Int64GetDatum(merge->days[i].users);
 		ecstats_rows_add(&merge->result, values, nulls);
 	}
