@@ -99,6 +99,7 @@ SQL_PIECES = \
 	sql/35_delivery_tables.sql \
 	sql/36_channel_kinds.sql \
 	sql/37_report_rows.sql \
+	sql/37_report_recall_rows.sql \
 	sql/40_event.sql \
 	sql/41_event_partition.sql \
 	sql/42_order.sql \
@@ -121,6 +122,7 @@ SQL_PIECES = \
 	sql/44_job_tick.sql \
 	sql/44_job_cron.sql \
 	sql/45_report_data.sql \
+	sql/45_report_activity.sql \
 	sql/45_report.sql \
 	sql/45_report_message.sql \
 	sql/46_channel.sql \
@@ -134,6 +136,7 @@ SQL_PIECES = \
 	sql/51_verify_day.sql \
 	sql/51_verify_range.sql \
 	sql/51_verify.sql \
+	sql/52_pipeline_audience.sql \
 	sql/52_pipeline_report.sql \
 	sql/53_pipeline_job.sql \
 	sql/54_maintain.sql \

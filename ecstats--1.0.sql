@@ -1663,6 +1663,7 @@ CREATE TABLE ecstats.reports (
 	name text NOT NULL,
 	owner text NOT NULL DEFAULT CURRENT_USER,
 	dataset text NOT NULL DEFAULT 'daily',
+	audience text COLLATE "C",
 	template text NOT NULL,
 	condition jsonpath,
 	channels text[] NOT NULL DEFAULT '{}',
@@ -1676,6 +1677,8 @@ CREATE TABLE ecstats.reports (
 	CONSTRAINT reports_name_text CHECK (length(name) BETWEEN 1 AND 64 AND name !~ '[[:cntrl:]]'),
 	CONSTRAINT reports_dataset_known
 		CHECK (dataset IN ('daily', 'weekly', 'monthly', 'activity', 'custom')),
+	CONSTRAINT reports_audience_of_activity
+		CHECK (audience IS NULL OR dataset = 'activity' AND length(audience) BETWEEN 1 AND 63),
 	CONSTRAINT reports_channels_list
 		CHECK (array_position(channels, NULL) IS NULL AND coalesce(array_ndims(channels), 1) = 1
 			AND cardinality(channels) <= 100),
@@ -1684,12 +1687,13 @@ CREATE TABLE ecstats.reports (
 	CONSTRAINT reports_ttl_positive CHECK (ttl > interval '0')
 );
 COMMENT ON TABLE ecstats.reports IS
-	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day';
+	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day; one of dataset activity where ecstats_report is called for it, as the job recall does';
 COMMENT ON COLUMN ecstats.reports.name IS 'Name of the report';
 COMMENT ON COLUMN ecstats.reports.enabled IS 'false: not queued by itself';
 COMMENT ON COLUMN ecstats.reports.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.reports.owner IS 'the role that wrote the row (forced; a superuser may set another)';
-COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily';
+COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily (the figures of a day) or activity (levels, tags and an audience of the latest scored day)';
+COMMENT ON COLUMN ecstats.reports.audience IS 'the tag whose users a report of dataset activity is about (ecstats.tag_rules); NULL: none';
 COMMENT ON COLUMN ecstats.reports.template IS 'name in ecstats.templates; its active version is rendered';
 COMMENT ON COLUMN ecstats.reports.condition IS
 	'jsonpath predicate over ecstats_report_data, e.g. $.dod.gmv < -0.1; the report is sent only where it is true. NULL: always';
@@ -1792,7 +1796,7 @@ COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the requ
 COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
 COMMENT ON COLUMN ecstats.channel_kinds.mentions IS 'Where options.mention goes: [{"when": jsonpath, "users_at", "mobiles_at", "all_at": path, "all_value": "@all", "append_to": path, "user", "mobile", "all": text with %s}]';
 COMMENT ON COLUMN ecstats.channel_kinds.limits IS '[{"path": jsonpath or absent for the whole body, "max_bytes" | "max_chars" | "max_items": n, "base64": true to count decoded bytes}]';
-COMMENT ON COLUMN ecstats.channel_kinds.options IS 'Defaults of channels.options';
+COMMENT ON COLUMN ecstats.channel_kinds.options IS 'Defaults of channels.options; a kind that names audience_page here, null as a rule, lets its channels have it';
 COMMENT ON COLUMN ecstats.channel_kinds.code_paths IS 'Where the provider''s own code stands; the first that yields. An answer 2xx without any is unconfirmed, unless success says otherwise';
 COMMENT ON COLUMN ecstats.channel_kinds.warning IS 'Holds for a success that lost something on the way';
 COMMENT ON COLUMN ecstats.channel_kinds.throttle IS 'The channel waits (wait_path, else wait_headers, else options.throttle_seconds); no attempt is used';
@@ -1811,7 +1815,7 @@ COMMENT ON TABLE ecstats.channels IS 'Where messages go. url and secret are cred
 COMMENT ON COLUMN ecstats.channels.name IS 'Name that reports and ecstats_push give';
 COMMENT ON COLUMN ecstats.channels.kind IS 'What it is: a row of ecstats.channel_kinds';
 COMMENT ON COLUMN ecstats.channels.created_at IS 'When it was made';
-COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope';
+COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope, audience_page';
 COMMENT ON COLUMN ecstats.channels.enabled IS 'false: takes no new messages, and what is pending stays pending';
 
 CREATE TABLE ecstats.channel_state (
@@ -1860,8 +1864,8 @@ CREATE TABLE ecstats.deliveries (
 COMMENT ON TABLE ecstats.deliveries IS 'One row per message and channel; ecstats.delivery_move is the only writer of status';
 COMMENT ON COLUMN ecstats.deliveries.id IS 'Number of the message';
 COMMENT ON COLUMN ecstats.deliveries.day IS 'Business day that the message is about; NULL where it is about none';
-COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed';
-COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule';
+COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed, or where it is about activity';
+COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule, "audience 2/5" for a page of an audience';
 COMMENT ON COLUMN ecstats.deliveries.channel IS 'Name in ecstats.channels';
 COMMENT ON COLUMN ecstats.deliveries.priority IS '1 (first) to 9';
 COMMENT ON COLUMN ecstats.deliveries.status IS 'pending, sending, sent, dead, expired or cancelled';
@@ -2003,6 +2007,7 @@ BEGIN
 				AND o.value @@ '$.failures >= 1 && $.pause_seconds >= 1 && $.pause_seconds <= 86400')
 			WHEN 'keyword' THEN o.type = 'null' OR (o.type = 'string' AND o.value <> '""')
 			WHEN 'envelope' THEN o.type = 'string'
+			WHEN 'audience_page' THEN o.type = 'null' OR o.value @@ '$.type() == "number" && $ >= 1 && $ <= 10000 && $ == $.floor()'
 			WHEN 'mention' THEN o.type = 'null' OR (o.type = 'object'
 				AND coalesce(jsonb_typeof(o.value -> 'users'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'mobiles'), 'array') = 'array'
@@ -2011,11 +2016,11 @@ BEGIN
 				AND NOT jsonb_path_exists(o.value, '$.mobiles[*] ? (@.type() != "string")'))
 		END;
 		IF ok IS NULL AND o.key IN ('rate', 'throttle_seconds', 'lane', 'max_retries', 'timeout_seconds', 'allow_private',
-			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention') OR NOT ok THEN
+			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention', 'audience_page') OR NOT ok THEN
 			RAISE EXCEPTION 'option "%" is not valid', o.key
 				USING ERRCODE = '22023', DETAIL = format('The value is %s.', left(o.value::text, 100)),
 					HINT = 'rate {"count", "per_seconds"} or an array of them, throttle_seconds 1-3600, lane 1-100, max_retries 0-20, timeout_seconds 1-300, allow_private boolean, '
-						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}.';
+						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}, audience_page 1-10000.';
 		ELSIF ok IS NULL AND NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 			RAISE WARNING 'option "%" is unknown and has no effect', o.key;
 		END IF;
@@ -2094,6 +2099,13 @@ BEGIN
 			RAISE EXCEPTION 'channel kind "%" does not exist', left(NEW.kind, 63)
 				USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'kind',
 					HINT = format('There are %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind) FROM ecstats.channel_kinds k));
+		ELSIF NEW.options ->> 'audience_page' IS NOT NULL
+			AND NOT EXISTS (SELECT FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind AND k.options ? 'audience_page') THEN
+			RAISE EXCEPTION 'channels of kind "%" take no audience', NEW.kind
+				USING ERRCODE = '22023', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'options',
+					DETAIL = 'Option "audience_page" is for receivers that read lists of users.',
+					HINT = format('Kinds that take it: %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind)
+						FROM ecstats.channel_kinds k WHERE k.options ? 'audience_page'));
 		END IF;
 	END IF;
 	RETURN NEW;
@@ -2206,7 +2218,7 @@ VALUES ('webhook', 'Any HTTP receiver (Standard Webhooks 1.0.0)', 'application/j
 	'exists($.type) && exists($.data)', 'event',
 	'{"event": {"type": "{{type}}", "timestamp": "{{timestamp}}", "data": "{{message}}"}}',
 	'[{"max_bytes": 262144}]',
-	'{"throttle_seconds": 60, "lane": 4, "timeout_seconds": 20}',
+	'{"throttle_seconds": 60, "lane": 4, "timeout_seconds": 20, "audience_page": null}',
 	'$.http_status >= 200 && $.http_status < 300',
 	'$.http_status == 429 || (($.http_status == 502 || $.http_status == 503 || $.http_status == 504) && exists($.headers."retry-after"))',
 	'$.http_status == 410');
@@ -2350,6 +2362,79 @@ $md$, E'\n'), E'\n', E'  \n'), '<dot>', coalesce(ecstats.native_text('\u00b7'), 
 
 INSERT INTO ecstats.reports (name, template)
 VALUES ('daily', coalesce((SELECT t.name FROM ecstats.templates t WHERE t.name = 'daily_cn'), 'daily_en')), ('daily_en', 'daily_en');
+-- sql/37_report_recall_rows.sql
+-- The recall reports that ship, in Chinese and in English: who was highly active and went silent. Made as the daily
+-- ones are (37_report_rows.sql); the audience is the report's, so that another tag needs no other template.
+
+INSERT INTO ecstats.templates (name, version, note, body)
+SELECT 'recall_cn', 1, t.note, jsonb_build_object('type', 'report.recall', 'title', t.title, 'text', t.text, 'markdown', t.markdown)
+  FROM (SELECT ecstats.native_text('shipped: \u53ec\u56de\u5468\u62a5') AS note,
+	ecstats.native_text('{{day_cn}}\u53ec\u56de\u5468\u62a5 \u5f85\u53ec\u56de{{audience.user_count | int}}\u4eba \u8fd17\u5929\u65b0\u589e{{audience.new_count | int}}\u4eba') AS title,
+	ecstats.native_text('\u622a\u81f3{{day_cn}}({{weekday_cn}}):\u5f85\u53ec\u56de {{audience.user_count | int}} \u4eba,\u5360\u5168\u90e8\u7528\u6237 {{audience.share | percent}},'
+		'\u8fd17\u5929\u65b0\u589e {{audience.new_count | int}} \u4eba;\u8f83\u524d\u4e00\u65e5\u7b49\u7ea7\u4e0a\u5347 {{up | int}} \u4eba,\u4e0b\u964d {{down | int}} \u4eba;'
+		'\u6d3b\u8dc3\u7528\u6237 {{active_users | int}} \u4eba,\u9ad8\u6d3b\u8dc3 {{levels_by.high.user_count | int}} \u4eba\u3002') AS text,
+	replace(ecstats.native_text(replace(btrim($md$
+**{{day_cn}}({{weekday_cn}})\u53ec\u56de\u5468\u62a5**
+> \u5f85\u53ec\u56de **{{audience.user_count | int}}** \u4eba,\u5360\u5168\u90e8\u7528\u6237 {{audience.share | percent}}
+> \u8fd17\u5929\u65b0\u589e {{audience.new_count | int}} \u4eba{{#audience.week}} \u79bb\u5f00 {{left_count | int}} \u4eba{{#change_text}} \u8f83\u4e00\u5468\u524d {{change_text}} \u4eba{{/change_text}}{{/audience.week}}
+
+**\u6d3b\u8dc3\u7b49\u7ea7** {{#levels}}{{^first}} <dot> {{/first}}{{level_cn}} {{user_count | int}} \u4eba({{change_text}}){{/levels}}
+**\u8f83\u524d\u4e00\u65e5** \u4e0a\u5347 {{up | int}} \u4eba,\u4e0b\u964d {{down | int}} \u4eba{{#has_movements}}:{{#movements}}{{^first}} <dot> {{/first}}{{from_cn}}\u8f6c{{to_cn}} {{user_count | int}} \u4eba{{/movements}}{{/has_movements}}
+{{#cohorts.d7.rate}}
+**\u65b0\u5ba2\u7559\u5b58** \u6b21\u65e5 {{cohorts.d1.rate | percent}} 7\u65e5 {{cohorts.d7.rate | percent}} 30\u65e5 {{cohorts.d30.rate | percent}}
+{{/cohorts.d7.rate}}
+{{#audience.has_sample}}
+
+**\u4f18\u5148\u8054\u7cfb**(\u6309\u7d2f\u8ba1\u652f\u4ed8\u91d1\u989d)
+{{#audience.sample}}
+{{rank}}. {{label | truncate:24}} \u6c89\u9ed8 {{days_silent | int}} \u5929,\u652f\u4ed8 {{paid_amount | money}},{{order_count | int}} \u5355
+{{/audience.sample}}
+{{#audience.has_more}}
+\u53e6\u6709 {{audience.sample_left | int}} \u4eba\u672a\u5217\u51fa
+{{/audience.has_more}}
+{{/audience.has_sample}}
+
+\u7edf\u8ba1\u53e3\u5f84:\u4eba\u7fa4 {{audience.tag}};\u5171 {{users | int}} \u540d\u7528\u6237;{{currency}};\u7b49\u7ea7\u62ec\u53f7\u5185\u4e3a\u8f83\u524d\u4e00\u65e5\u4eba\u6570\u53d8\u5316
+$md$, E'\n'), E'\n', E'  \n')), '<dot>', coalesce(ecstats.native_text('\u00b7'), ecstats.native_text('\u30fb'), '|')) AS markdown) t
+ WHERE num_nulls(t.note, t.title, t.text, t.markdown) = 0;
+
+INSERT INTO ecstats.templates (name, version, note, body)
+VALUES ('recall_en', 1, 'shipped: recall report in English', jsonb_build_object(
+	'type', 'report.recall',
+	'title', 'Recall report {{day}}: {{audience.user_count | int}} users to win back, {{audience.new_count | int}} new in 7 days',
+	'text', btrim($txt$
+Recall report, {{weekday}} {{day}}
+To win back {{audience.user_count | int}} users ({{audience.share | percent}} of {{users | int}}), {{audience.new_count | int}} new in the last 7 days
+Active users {{active_users | int}}, of them highly active {{levels_by.high.user_count | int}}
+Since the day before {{up | int}} moved up, {{down | int}} moved down
+$txt$, E'\n'),
+	'markdown', replace(replace(btrim($md$
+**Recall report, {{weekday}} {{day}}**
+> **{{audience.user_count | int}}** users to win back, {{audience.share | percent}} of {{users | int}}
+> {{audience.new_count | int}} new in the last 7 days{{#audience.week}}, {{left_count | int}} left{{#change_text}}, {{change_text}} on the week before{{/change_text}}{{/audience.week}}
+
+**Levels** {{#levels}}{{^first}} <dot> {{/first}}{{level}} {{user_count | int}} ({{change_text}}){{/levels}}
+**Since the day before** {{up | int}} up, {{down | int}} down{{#has_movements}}: {{#movements}}{{^first}} <dot> {{/first}}{{from}} to {{to}} {{user_count | int}}{{/movements}}{{/has_movements}}
+{{#cohorts.d7.rate}}
+**Retention of new users** day 1 {{cohorts.d1.rate | percent}}, day 7 {{cohorts.d7.rate | percent}}, day 30 {{cohorts.d30.rate | percent}}
+{{/cohorts.d7.rate}}
+{{#audience.has_sample}}
+
+**First to call** (by amount paid in all)
+{{#audience.sample}}
+{{rank}}. {{label | truncate:24}}: silent for {{days_silent | int}} days, paid {{paid_amount | money}} in {{order_count | int}} orders
+{{/audience.sample}}
+{{#audience.has_more}}
+and {{audience.sample_left | int}} more
+{{/audience.has_more}}
+{{/audience.has_sample}}
+
+Audience {{audience.tag}}; amounts in {{currency}}; in brackets the change of users on the day before
+$md$, E'\n'), E'\n', E'  \n'), '<dot>', coalesce(ecstats.native_text('\u00b7'), ecstats.native_text('\u30fb'), '|'))));
+
+INSERT INTO ecstats.reports (name, dataset, audience, template)
+VALUES ('recall', 'activity', 'high_active_silent', coalesce((SELECT t.name FROM ecstats.templates t WHERE t.name = 'recall_cn'), 'recall_en')),
+	   ('recall_en', 'activity', 'high_active_silent', 'recall_en');
 -- sql/40_event.sql
 -- Intake of events as JSON.
 
@@ -5442,6 +5527,22 @@ CREATE FUNCTION ecstats.report_kpi(at_day date, zone text) RETURNS jsonb
 COMMENT ON FUNCTION ecstats.report_kpi(date, text) IS
 	'daily_kpi of one day as a JSON object, with refund_rate (refund_amount / paid_amount); NULL where there is no row';
 
+-- report_day gives what names a report and its day, the same for every dataset.
+CREATE FUNCTION ecstats.report_day(definition ecstats.reports, day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_build_object(
+			'report', definition.name,
+			'report_id', format('%s:%s', definition.name, to_char(day, 'YYYY-MM-DD')),		-- whatever DateStyle is
+			'dataset', definition.dataset,
+			'weekday', to_char(day, 'FMDay'),
+			'weekday_cn', coalesce(ecstats.native_text('\u5468') || substr(ecstats.native_text('\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u65e5'), extract(isodow FROM day)::int, 1), to_char(day, 'FMDay')),
+			'day_cn', coalesce(to_char(day, 'FMMM') || ecstats.native_text('\u6708') || to_char(day, 'FMDD') || ecstats.native_text('\u65e5'), to_char(day, 'YYYY-MM-DD')),
+			'currency', (SELECT c.currency FROM ecstats.config c))
+	$$;
+COMMENT ON FUNCTION ecstats.report_day(ecstats.reports, date) IS
+	'report, report_id, dataset, weekday, weekday_cn, day_cn, currency of a report''s facts';
+
 -- report_change gives (x - base) / |base| of each figure; null where there is no base or it is 0.
 CREATE FUNCTION ecstats.report_change(facts jsonb, base jsonb) RETURNS jsonb
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
@@ -5624,6 +5725,229 @@ CREATE FUNCTION ecstats.report_restated(at_day date, zone text) RETURNS jsonb
 	$$;
 COMMENT ON FUNCTION ecstats.report_restated(date, text) IS
 	'latest restatement of a day: revision, at, changes [{column, old, new}], columns {column: {old, new}}; NULL where there is none';
+-- sql/45_report_activity.sql
+-- The facts of a report about activity as JSON: levels and who moved between them, tags, an audience, segments,
+-- retention. All of the latest day that was scored: where a user was before, and who has a tag, is known of no other.
+-- Passes over all users do without JIT, which takes several times as long as they do.
+
+-- report_scored_day refuses a day that the scores are not of.
+CREATE FUNCTION ecstats.report_scored_day(day date) RETURNS void
+	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	scored date := (SELECT s.as_of FROM ecstats.activity_state s);
+BEGIN
+	IF day IS DISTINCT FROM scored THEN
+		RAISE EXCEPTION 'there are no facts of activity of this day'
+			USING ERRCODE = 'no_data_found',
+				  DETAIL = format('Day %s; %s.', to_char(day, 'YYYY-MM-DD'),
+								  coalesce('users were scored as of ' || to_char(scored, 'YYYY-MM-DD'), 'no day was scored yet')),
+				  HINT = CASE WHEN scored IS NULL THEN 'SELECT ecstats_daily() closes a day and scores it.'
+							  ELSE 'Movements and audiences are known of the latest scored day alone: give that one.' END;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_scored_day(date) IS
+	'P0002, with the day that there is, unless the activity tables are of this day';
+
+-- report_person_label makes a user's id harmless inside Markdown, and takes the characters out that turn the
+-- direction of what follows them.
+CREATE FUNCTION ecstats.report_person_label(user_id text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+	SELECT ecstats.report_label(pg_catalog.translate(user_id,
+		COALESCE(ecstats.native_text('\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069'), ''), ''))
+	$$;
+COMMENT ON FUNCTION ecstats.report_person_label(text) IS
+	'a user''s id for people to read: Markdown''s active characters and marks of writing direction made harmless';
+
+-- report_level_cn names a level in Chinese; in an encoding that has none it stays as it is.
+CREATE FUNCTION ecstats.report_level_cn(level text) RETURNS text
+	LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+	AS $$
+	SELECT COALESCE(CASE level WHEN 'high' THEN ecstats.native_text('\u9ad8\u6d3b\u8dc3') WHEN 'mid' THEN ecstats.native_text('\u4e2d\u6d3b\u8dc3')
+		WHEN 'low' THEN ecstats.native_text('\u4f4e\u6d3b\u8dc3') END, level)
+	$$;
+COMMENT ON FUNCTION ecstats.report_level_cn(text) IS 'a level in Chinese where the encoding can hold it';
+
+-- report_levels counts users by level, now and one day before, in one pass.
+CREATE FUNCTION ecstats.report_levels() RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET jit = off
+	AS $$
+	WITH cells AS MATERIALIZED (
+		SELECT a.level, a.previous_level, a.score > 0 AS active, count(*) AS n
+		  FROM ecstats.user_activity a
+		 GROUP BY a.level, a.previous_level, a.score > 0
+	), names(level, rank) AS (
+		VALUES ('high', 1), ('mid', 2), ('low', 3)
+	), counts AS (
+		SELECT l.level, l.rank, coalesce(sum(c.n) FILTER (WHERE c.level = l.level), 0) AS now,
+			   coalesce(sum(c.n) FILTER (WHERE c.previous_level = l.level), 0) AS before, coalesce(sum(c.n), 0) AS users
+		  FROM names l LEFT JOIN cells c ON true
+		 GROUP BY l.level, l.rank
+	), levels AS (
+		SELECT c.rank, c.level, jsonb_build_object(
+				'level', c.level, 'level_cn', ecstats.report_level_cn(c.level), 'first', c.rank = 1,
+				'user_count', c.now, 'share', c.now / nullif(c.users, 0), 'previous_count', c.before,
+				'change', c.now - c.before, 'change_text', ecstats.report_points_text(c.now - c.before, 0)) AS item
+		  FROM counts c
+	), moved AS (
+		SELECT p.level AS from_level, n.level AS to_level, n.rank < p.rank AS up, sum(c.n) AS users,
+			   row_number() OVER (ORDER BY p.rank, n.rank) AS rank
+		  FROM cells c JOIN names p ON p.level = c.previous_level JOIN names n ON n.level = c.level
+		 WHERE c.level <> c.previous_level
+		 GROUP BY p.level, p.rank, n.level, n.rank
+	)
+	SELECT jsonb_build_object(
+			'users', (SELECT coalesce(sum(c.n), 0) FROM cells c),
+			'active_users', (SELECT coalesce(sum(c.n), 0) FROM cells c WHERE c.active),
+			'levels', (SELECT jsonb_agg(l.item ORDER BY l.rank) FROM levels l),
+			'levels_by', (SELECT jsonb_object_agg(l.level, l.item) FROM levels l),
+			'movements', coalesce(jsonb_agg(jsonb_build_object(
+				'from', m.from_level, 'to', m.to_level, 'from_cn', ecstats.report_level_cn(m.from_level),
+				'to_cn', ecstats.report_level_cn(m.to_level), 'up', m.up, 'user_count', m.users, 'first', m.rank = 1) ORDER BY m.rank), '[]'),
+			'has_movements', count(*) > 0,
+			'up', coalesce(sum(m.users) FILTER (WHERE m.up), 0),
+			'down', coalesce(sum(m.users) FILTER (WHERE NOT m.up), 0))
+	  FROM moved m
+	$$;
+COMMENT ON FUNCTION ecstats.report_levels() IS
+	'users, active_users, levels, levels_by, movements (of users whose level changed since the day before), has_movements, up, down';
+
+-- report_tags lists the tags that are in force, and those that somebody had or lost on the day: how many have it, who
+-- came and who went on the day and in the week up to it.
+CREATE FUNCTION ecstats.report_tags(at_day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	WITH week AS (
+		SELECT d.tag, sum(d.entered) AS entered, sum(d.left_count) AS left_count
+		  FROM ecstats.tag_daily d
+		 WHERE d.day BETWEEN at_day - 6 AND at_day
+		 GROUP BY d.tag
+	), tags AS (
+		SELECT coalesce(r.tag, d.tag) AS tag, r.description, coalesce(d.user_count, 0) AS users,
+			   coalesce(d.entered, 0) AS entered, coalesce(d.left_count, 0) AS left_count
+		  FROM (SELECT * FROM ecstats.tag_daily t WHERE t.day = at_day) d
+		  FULL JOIN ecstats.tag_rules r ON r.tag = d.tag
+		 WHERE r.enabled OR d.user_count + d.entered + d.left_count > 0
+	), items AS (
+		SELECT t.tag, jsonb_build_object(
+				'tag', t.tag, 'description', t.description, 'user_count', t.users, 'entered', t.entered, 'left_count', t.left_count,
+				'first', row_number() OVER (ORDER BY t.tag COLLATE "C") = 1,
+				'week', jsonb_build_object(
+					'entered', coalesce(w.entered, 0), 'left_count', coalesce(w.left_count, 0), 'previous_count', b.user_count,
+					'change', t.users - b.user_count, 'change_text', ecstats.report_points_text(t.users - b.user_count, 0))) AS item
+		  FROM tags t
+		  LEFT JOIN week w ON w.tag = t.tag
+		  LEFT JOIN ecstats.tag_daily b ON b.day = at_day - 7 AND b.tag = t.tag
+	)
+	SELECT jsonb_build_object('tags', coalesce(jsonb_agg(i.item ORDER BY i.tag COLLATE "C"), '[]'),
+							  'tags_by', coalesce(jsonb_object_agg(i.tag, i.item), '{}'))
+	  FROM items i
+	$$;
+COMMENT ON FUNCTION ecstats.report_tags(date) IS
+	'tags and tags_by of a scored day: user_count, entered, left_count, and week {entered, left_count, previous_count, change, change_text} (7 days up to and including the day)';
+
+-- report_audience describes who has a tag, and shows ten of them: those who paid most first. NULL for no tag.
+CREATE FUNCTION ecstats.report_audience(report text, audience text, at_day date) RETURNS jsonb
+	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+DECLARE
+	about text;
+	users bigint;
+	fresh bigint;
+	profiles bigint;
+	shown jsonb;
+BEGIN
+	IF audience IS NULL THEN
+		RETURN NULL;
+	END IF;
+	SELECT coalesce(r.description, '') INTO about FROM ecstats.tag_rules r WHERE r.tag = audience;
+	IF NOT FOUND THEN
+		RAISE EXCEPTION 'tag "%" of report "%" does not exist', left(audience, 64), report
+			USING ERRCODE = 'undefined_object', HINT = 'INSERT it into ecstats.tag_rules, or set another audience in ecstats.reports.';
+	END IF;
+	SELECT count(*), count(*) FILTER (WHERE t.since > at_day - 7) INTO users, fresh
+	  FROM ecstats.user_tags t
+	 WHERE t.tag = audience AND t.until IS NULL;
+	profiles := (SELECT count(*) FROM ecstats.user_activity);
+
+	SELECT coalesce(jsonb_agg(jsonb_build_object(
+			'rank', s.rank, 'first', s.rank = 1, 'user_id', s.user_id, 'label', ecstats.report_person_label(s.user_id),
+			'days_silent', s.days_silent, 'last_active_day', s.last_active_day, 'level', s.level,
+			'paid_amount', s.paid_amount, 'order_count', s.order_count, 'days_since_order', s.days_since_order,
+			'favourite_channel', s.favourite_channel, 'favourite_region', s.favourite_region, 'segment', s.segment)
+			ORDER BY s.rank), '[]') INTO shown
+	  FROM (SELECT p.*, row_number() OVER (ORDER BY p.paid_amount DESC, p.user_id COLLATE "C") AS rank
+			  FROM (SELECT a.user_id FROM ecstats.user_tags t JOIN ecstats.user_activity a ON a.user_id = t.user_id
+					 WHERE t.tag = audience AND t.until IS NULL
+					 ORDER BY a.paid_amount DESC, a.user_id COLLATE "C" LIMIT 10) f
+			  JOIN ecstats.user_profile p ON p.user_id = f.user_id) s;
+	RETURN jsonb_build_object(
+		'tag', audience, 'description', nullif(about, ''), 'user_count', users, 'new_count', fresh,
+		'share', users::numeric / nullif(profiles, 0), 'sample', shown, 'has_sample', shown <> '[]',
+		'sample_left', users - jsonb_array_length(shown), 'has_more', users > jsonb_array_length(shown));
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_audience(text, text, date) IS
+	'who has a tag: tag, description, user_count, new_count (of the last 7 days), share, sample of 10 at most, has_sample, sample_left, has_more; NULL for no tag, 42704 for an unknown one';
+
+-- report_segments counts buyers by segment, and what they paid in all.
+CREATE FUNCTION ecstats.report_segments() RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET jit = off
+	AS $$
+	SELECT coalesce(jsonb_agg(jsonb_build_object('segment', s.segment, 'user_count', s.users, 'paid_amount', s.paid)
+							  ORDER BY s.paid DESC, s.segment COLLATE "C"), '[]')
+	  FROM (SELECT p.segment, count(*) AS users, sum(p.paid_amount) AS paid
+			  FROM ecstats.user_profile p
+			 WHERE p.last_order_day IS NOT NULL
+			 GROUP BY p.segment) s
+	$$;
+COMMENT ON FUNCTION ecstats.report_segments() IS 'segments of buyers [{segment, user_count, paid_amount}], the one that paid most first';
+
+-- report_cohorts gives the newest retention that is known after 1, 7 and 30 days; null where there is none yet.
+CREATE FUNCTION ecstats.report_cohorts(at_day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_object_agg('d' || a.age, (
+			SELECT jsonb_build_object('cohort_day', c.cohort_day, 'cohort_size', c.cohort_size, 'retained', c.retained,
+									  'rate', c.retained::numeric / nullif(c.cohort_size, 0))
+			  FROM ecstats.cohorts c
+			 WHERE c.age_days = a.age AND c.cohort_day <= at_day - a.age
+			 ORDER BY c.cohort_day DESC LIMIT 1))
+	  FROM (VALUES (1), (7), (30)) a(age)
+	$$;
+COMMENT ON FUNCTION ecstats.report_cohorts(date) IS
+	'd1, d7, d30: {cohort_day, cohort_size, retained, rate} of the newest users whose 1st, 7th, 30th day is over; null: none';
+
+-- report_activity: what a template and a condition see of the latest scored day.
+-- Result: a JSON object (members in doc/report.md). Errors: P0002 another day, 42704 the audience's tag is unknown.
+-- Reads: the activity tables, daily_kpi, config.
+CREATE FUNCTION ecstats.report_activity(definition ecstats.reports, day date) RETURNS jsonb
+	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp SET jit = off
+	AS $$
+DECLARE
+	zone text := (SELECT c.timezone FROM ecstats.config c);
+	tags jsonb;
+BEGIN
+	PERFORM ecstats.report_scored_day(day);
+	tags := ecstats.report_tags(day);
+	RETURN jsonb_build_object('day', day)
+		|| coalesce(ecstats.report_kpi(day, zone), '{}')
+		|| ecstats.report_day(definition, day)
+		|| ecstats.report_levels()
+		|| tags
+		|| jsonb_build_object(
+			'as_of', day,
+			'data_as_of', (SELECT ecstats.report_timestamp(s.scored_at, zone) FROM ecstats.activity_state s),
+			'audience', ecstats.report_audience(definition.name, definition.audience, day)
+				|| jsonb_build_object('week', tags -> 'tags_by' -> definition.audience -> 'week'),
+			'segments', ecstats.report_segments(),
+			'cohorts', ecstats.report_cohorts(day));
+END
+$$;
+COMMENT ON FUNCTION ecstats.report_activity(ecstats.reports, date) IS
+	'facts of dataset activity of the latest scored day as JSON; P0002 for another day, 42704 where the report''s audience is no tag';
 -- sql/45_report.sql
 -- Rules of templates and reports, the facts of a report, and the message made of them. Rendering and
 -- checking a template is C (24); queueing the message is the pipeline's (50).
@@ -5706,9 +6030,9 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser may set another owner.';
 	END IF;
 
-	IF NEW.dataset IN ('weekly', 'monthly', 'activity', 'custom') THEN
+	IF NEW.dataset IN ('weekly', 'monthly', 'custom') THEN
 		RAISE EXCEPTION 'reports of dataset "%" are not supported yet', NEW.dataset
-			USING ERRCODE = 'feature_not_supported', COLUMN = 'dataset', HINT = 'Use dataset daily.';
+			USING ERRCODE = 'feature_not_supported', COLUMN = 'dataset', HINT = 'Use dataset daily or activity.';
 	END IF;
 	IF NEW.schedule IS NOT NULL THEN
 		RAISE EXCEPTION 'a schedule of a report''s own is not supported yet'
@@ -5754,14 +6078,13 @@ COMMENT ON FUNCTION ecstats.report_row(text) IS 'row of ecstats.reports by name;
 --   report: name in ecstats.reports; day: a business day; live: its figures where it is not closed.
 -- Result: a JSON object (interface: "Template and report"; members in doc/report.md).
 -- Errors: 42704 unknown report, P0002 no stored row of the day, 22004 an argument is NULL.
--- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets.
+-- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets, activity_state, user_activity.
 CREATE FUNCTION ecstats.report_data(report text, day date, live jsonb DEFAULT NULL) RETURNS jsonb
 	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
 	definition ecstats.reports;
 	zone text := (SELECT c.timezone FROM ecstats.config c);
-	iso text := to_char(day, 'YYYY-MM-DD');		-- whatever DateStyle is
 	facts jsonb;
 	yesterday jsonb;
 	last_week jsonb;
@@ -5773,11 +6096,14 @@ BEGIN
 		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	definition := ecstats.report_row(report);
+	IF definition.dataset = 'activity' THEN
+		RETURN ecstats.report_activity(definition, day);
+	END IF;
 	facts := coalesce(ecstats.report_kpi(day, zone), live -> 'kpi' || jsonb_build_object(
 		'refund_rate', (live -> 'kpi' ->> 'refund_amount')::numeric / nullif((live -> 'kpi' ->> 'paid_amount')::numeric, 0)));
 	IF facts IS NULL THEN
 		RAISE EXCEPTION 'there are no figures of this day yet'
-			USING ERRCODE = 'no_data_found', DETAIL = format('Day %s has not begun.', iso),
+			USING ERRCODE = 'no_data_found', DETAIL = format('Day %s has not begun.', to_char(day, 'YYYY-MM-DD')),
 				  HINT = 'Give a day up to the running one.';
 	END IF;
 	yesterday := ecstats.report_kpi(day - 1, zone);
@@ -5790,15 +6116,9 @@ BEGIN
 	RETURN facts
 		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric, live)
 		|| ecstats.report_targets(day)
+		|| ecstats.report_day(definition, day)
 		|| jsonb_build_object(
 			'top_products', products, 'has_sales', products <> '[]',
-			'report', definition.name,
-			'report_id', format('%s:%s', definition.name, iso),
-			'dataset', definition.dataset,
-			'weekday', to_char(day, 'FMDay'),
-			'weekday_cn', coalesce(ecstats.native_text('\u5468') || substr(ecstats.native_text('\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u65e5'), extract(isodow FROM day)::int, 1), to_char(day, 'FMDay')),
-			'day_cn', coalesce(to_char(day, 'FMMM') || ecstats.native_text('\u6708') || to_char(day, 'FMDD') || ecstats.native_text('\u65e5'), iso),
-			'currency', (SELECT c.currency FROM ecstats.config c),
 			'data_as_of', coalesce(restated -> 'at', nullif(facts -> 'closed_at', 'null'), live -> 'at'),
 			'previous', yesterday, 'last_week', last_week, 'last_year', last_year,
 			'dod', ecstats.report_change(facts, yesterday),
@@ -5809,7 +6129,10 @@ BEGIN
 			'yoy_points', ecstats.report_points(facts, last_year),
 			'funnel', ecstats.report_funnel(day, live),
 			'restated', restated,
-			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
+			-- known of the latest scored day alone
+			'levels', CASE WHEN day = (SELECT s.as_of FROM ecstats.activity_state s)
+						   THEN ecstats.report_levels() -> 'levels' ELSE '[]' END,
+			'alerts', '[]'::jsonb);
 END
 $$;
 COMMENT ON FUNCTION ecstats.report_data(text, date, jsonb) IS
@@ -5879,7 +6202,8 @@ BEGIN
 				  HINT = 'INSERT it into ecstats.templates, or set another one in ecstats.reports.';
 	END IF;
 	message := ecstats.template_render(body, facts);
-	revision := facts -> 'revision';
+	-- scores have no revisions: what is made of them goes out once a day
+	revision := CASE definition.dataset WHEN 'activity' THEN 0 ELSE (facts -> 'revision')::int END;
 
 	SELECT c.holds, c.reason INTO would_send, reason
 	  FROM ecstats.report_condition(definition.condition, facts) c;
@@ -5894,13 +6218,13 @@ COMMENT ON FUNCTION ecstats.report_message(text, date, jsonb) IS
 	'rendered neutral or native message of a report for a closed day, whether it would be sent, and why not';
 
 -- report_status: what keeps reports from going out, for ecstats_status().
--- Result: one row a finding, or one row ok. Reads: reports, templates, channels.
+-- Result: one row a finding, or one row ok. Reads: reports, templates, channels, tag_rules.
 CREATE FUNCTION ecstats.report_status()
 	RETURNS TABLE (component text, status text, detail text, hint text)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 	WITH enabled AS (
-		SELECT r.name, r.template, r.channels FROM ecstats.reports r WHERE r.enabled
+		SELECT r.name, r.template, r.channels, r.audience FROM ecstats.reports r WHERE r.enabled
 	), findings AS (
 		SELECT 1 AS ord, e.name, 'error' AS status,
 			   format('report %I: template %I %s', e.name, e.template,
@@ -5916,11 +6240,19 @@ CREATE FUNCTION ecstats.report_status()
 		  FROM enabled e, unnest(e.channels) c(name)
 		 WHERE NOT EXISTS (SELECT FROM ecstats.channels h WHERE h.name = c.name)
 		 GROUP BY e.name
+		UNION ALL
+		SELECT 3, e.name, CASE WHEN t.tag IS NULL THEN 'error' ELSE 'warn' END,
+			   format('report %I: tag %I %s', e.name, e.audience, CASE WHEN t.tag IS NULL THEN 'does not exist' ELSE 'is disabled: nobody has it' END),
+			   'INSERT or enable it in ecstats.tag_rules, or set another audience in ecstats.reports'
+		  FROM enabled e
+		  LEFT JOIN ecstats.tag_rules t ON t.tag = e.audience
+		 WHERE e.audience IS NOT NULL AND t.enabled IS NOT TRUE
+		   AND cardinality(e.channels) > 0		-- else nobody misses it
 	)
 	SELECT 'reports', f.status, f.detail, f.hint
 	  FROM (SELECT ord, name, status, detail, hint FROM findings
 			UNION ALL
-			SELECT 3, NULL, 'ok',
+			SELECT 4, NULL, 'ok',
 				   format('%s enabled, %s with a channel', count(*), count(*) FILTER (WHERE cardinality(e.channels) > 0)),
 				   CASE WHEN bool_and(cardinality(e.channels) = 0)
 						THEN format('nothing is sent yet: UPDATE ecstats.reports SET channels = ''{my-channel}'' WHERE name = %L',
@@ -5930,7 +6262,7 @@ CREATE FUNCTION ecstats.report_status()
 	 ORDER BY f.ord, f.name
 	$$;
 COMMENT ON FUNCTION ecstats.report_status() IS
-	'reports whose template or channels are missing, one row each; one row ok where all is there';
+	'reports whose template, channels or audience are missing, one row each; one row ok where all is there';
 -- sql/46_channel.sql
 -- From a message to the body that a channel's provider takes. Nothing here sends or reads the clock.
 
@@ -7756,18 +8088,181 @@ $$;
 COMMENT ON FUNCTION @extschema@.ecstats_verify(date, date) IS
 	'Stored figures of a range of days (NULL: no bound) that are not what the raw rows say: a row each, with what differs; none where all is right. Writes nothing. NOTICEs name what cannot be recomputed and what waits for ecstats_daily. 22023 for a range that is upside down.';
 
+-- sql/52_pipeline_audience.sql
+-- The users of a tag, in pages, to the channels that ask for them (option audience_page): where tags, channels and the
+-- queue meet. No error and no log line names a user.
+
+-- ecstats.pipeline_audience_size: how many ids a page of a channel holds.
+--   audience_page, or fewer where a page of so many would break the kind's limit of bytes: then as many of the
+--   longest id as fit. NULL: the channel takes no pages. frame: the body of a page without ids.
+CREATE FUNCTION ecstats.pipeline_audience_size(tag text, channel text, frame jsonb, OUT total bigint, OUT size bigint)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	room bigint;
+	longest bigint;
+	fullest bigint;
+BEGIN
+	size := (ecstats.channel_settings(channel) ->> 'audience_page')::numeric;
+	SELECT min((l ->> 'max_bytes')::bigint) - octet_length(convert_to(frame::text, 'UTF8')) INTO room
+	  FROM ecstats.channels c JOIN ecstats.channel_kinds k ON k.kind = c.kind, jsonb_array_elements(k.limits) l
+	 WHERE c.name = pipeline_audience_size.channel AND NOT l ? 'path';
+	-- of each id: its JSON text, a comma and a blank
+	SELECT count(*), max(octet_length(convert_to(to_jsonb(t.user_id)::text, 'UTF8')) + 2) INTO total, longest
+	  FROM ecstats.user_tags t
+	 WHERE t.tag = pipeline_audience_size.tag AND t.until IS NULL;
+	IF least(size, total) * longest > room THEN
+		SELECT max(p.bytes) INTO fullest
+		  FROM (SELECT sum(i.bytes) AS bytes
+				  FROM (SELECT octet_length(convert_to(to_jsonb(t.user_id)::text, 'UTF8')) + 2 AS bytes,
+							   (row_number() OVER (ORDER BY t.user_id COLLATE "C") - 1) / pipeline_audience_size.size AS page
+						  FROM ecstats.user_tags t
+						 WHERE t.tag = pipeline_audience_size.tag AND t.until IS NULL) i
+				 GROUP BY i.page) p;
+		IF fullest > room THEN
+			size := greatest(room / longest, 1);	-- one that does not fit alone is refused as too long
+		END IF;
+	END IF;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_audience_size(text, text, jsonb) IS
+	'How many users have a tag, and how many of their ids a page of the channel holds: audience_page, or what its kind''s limit of bytes leaves.';
+
+-- ecstats.pipeline_audience_body: one page in the envelope of the channel's kind.
+CREATE FUNCTION ecstats.pipeline_audience_body(report text, tag text, channel text, as_of date, page bigint, pages bigint, total bigint, user_ids jsonb) RETURNS jsonb
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+	SELECT ecstats.channel_envelope(channel, jsonb_build_object('type', 'ecstats.audience', 'report', report, 'tag', tag,
+		'as_of', as_of, 'page', page, 'pages', pages, 'total', total, 'user_ids', user_ids)) $$;
+COMMENT ON FUNCTION ecstats.pipeline_audience_body(text, text, text, date, bigint, bigint, bigint, jsonb) IS
+	'Body of a page of an audience, as a channel gets it.';
+
+-- ecstats.pipeline_audience_pages: the pages of a tag for a channel, from the caller's snapshot: every id is on
+-- exactly one, ids ascend. An audience of nobody is one page.
+--   only_page: that page alone; NULL: all.
+CREATE FUNCTION ecstats.pipeline_audience_pages(report text, tag text, channel text, only_page bigint DEFAULT NULL)
+	RETURNS TABLE (as_of date, page bigint, pages bigint, body jsonb)
+	LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	total bigint;
+	size bigint;
+	most bigint := 1000000000000;
+BEGIN
+	as_of := (SELECT s.as_of FROM ecstats.activity_state s);
+	SELECT s.total, s.size INTO total, size FROM ecstats.pipeline_audience_size(tag, channel,
+		ecstats.pipeline_audience_body(report, tag, channel, as_of, most, most, most, '[]')) s;
+	pages := greatest((total + size - 1) / size, 1);
+	IF total = 0 THEN
+		page := 1;
+		body := ecstats.pipeline_audience_body(report, tag, channel, as_of, 1, 1, 0, '[]');
+		RETURN NEXT;
+		RETURN;
+	END IF;
+	RETURN QUERY
+		SELECT pipeline_audience_pages.as_of, p.page, pipeline_audience_pages.pages,
+			   ecstats.pipeline_audience_body(report, pipeline_audience_pages.tag, channel, pipeline_audience_pages.as_of,
+											  p.page, pipeline_audience_pages.pages, total, p.user_ids)
+		  FROM (SELECT i.page, jsonb_agg(i.user_id ORDER BY i.user_id COLLATE "C") AS user_ids
+				  FROM (SELECT t.user_id, (row_number() OVER (ORDER BY t.user_id COLLATE "C") - 1) / size + 1 AS page
+						  FROM ecstats.user_tags t
+						 WHERE t.tag = pipeline_audience_pages.tag AND t.until IS NULL) i
+				 WHERE only_page IS NULL OR i.page = only_page
+				 GROUP BY i.page) p
+		 ORDER BY p.page;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_audience_pages(text, text, text, bigint) IS
+	'Pages of the users who have a tag, as a channel gets them, from one snapshot; one page where nobody has it.';
+
+-- ecstats.pipeline_queue_audience: queues the pages of a tag for a channel. None where the channel takes none, or
+-- where they are queued for this report and day. report NULL: pushed by hand, always queued.
+CREATE FUNCTION ecstats.pipeline_queue_audience(report text, day date, tag text, channel text, priority integer, ttl interval) RETURNS SETOF bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	open boolean;
+	oversize text;
+	scored date;
+	first_id bigint;
+BEGIN
+	SELECT c.enabled INTO open FROM ecstats.channels c WHERE c.name = pipeline_queue_audience.channel FOR KEY SHARE;
+	IF tag IS NULL OR open IS NOT TRUE OR ecstats.channel_settings(channel) ->> 'audience_page' IS NULL THEN
+		RETURN;		-- of an unknown or disabled channel the report's message told
+	END IF;
+	IF report IS NOT NULL THEN
+		-- A second caller waits for the first and then sees what is there: the number of pages may have changed since.
+		PERFORM pg_advisory_xact_lock(hashtextextended(format('ecstats.audience:%L,%s,%L', report, to_char(day, 'YYYYMMDD'), channel), 0));
+		IF EXISTS (SELECT FROM ecstats.deliveries d
+					WHERE d.report = pipeline_queue_audience.report AND d.day = pipeline_queue_audience.day
+					  AND d.occasion LIKE 'audience %' AND d.channel = pipeline_queue_audience.channel) THEN
+			RETURN;
+		END IF;
+	END IF;
+	FOR first_id, scored, oversize IN
+		WITH queued AS (
+			INSERT INTO ecstats.deliveries AS d (report, day, revision, occasion, channel, priority, next_attempt_at, expires_at, body)
+			SELECT pipeline_queue_audience.report, p.as_of, 0, format('audience %s/%s', p.page, p.pages),
+				   pipeline_queue_audience.channel, pipeline_queue_audience.priority, now(), now() + ttl, p.body
+			  FROM ecstats.pipeline_audience_pages(pipeline_queue_audience.report, pipeline_queue_audience.tag, pipeline_queue_audience.channel) p
+			RETURNING d.id, d.day, d.body)
+		SELECT q.id, q.day, ecstats.channel_oversize(pipeline_queue_audience.channel, q.body) FROM queued q
+	LOOP
+		IF oversize IS NOT NULL THEN
+			RAISE EXCEPTION 'a page of tag "%" is too long for channel "%"', tag, channel
+				USING ERRCODE = 'string_data_right_truncation', DETAIL = oversize,
+					  HINT = 'Lower audience_page in the options of the channel, or raise the limit of its kind.';
+		ELSIF scored IS DISTINCT FROM coalesce(pipeline_queue_audience.day, scored) THEN
+			RAISE EXCEPTION 'users were scored anew while the pages were made'
+				USING ERRCODE = 'no_data_found', HINT = 'Send the report of the latest scored day.';
+		END IF;
+		RETURN NEXT first_id;
+	END LOOP;
+	PERFORM pg_notify('ecstats_deliveries', '');
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_queue_audience(text, date, text, text, integer, interval) IS
+	'Queues the users of a tag, in pages, for a channel that takes them; ids of the deliveries. Once for a report, day and channel. 22001 where one user''s id is too long for a page.';
+
+-- ecstats_push_audience: sends the users of a tag now, in pages.
+-- Arguments: tag, a name in ecstats.tag_rules; channel, one with the option audience_page. Result: ids of the
+-- deliveries, a page each. Sent again it is queued again. Errors: 42704 unknown tag or channel, 22023 a channel that
+-- takes no pages or is disabled, P0002 nobody was scored yet, 22001 a page is too long. Touches ecstats.deliveries.
+CREATE FUNCTION @extschema@.ecstats_push_audience(tag text, channel text) RETURNS SETOF bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	open boolean := (SELECT c.enabled FROM ecstats.channels c WHERE c.name = ecstats_push_audience.channel);
+BEGIN
+	IF tag IS NULL OR NOT EXISTS (SELECT FROM ecstats.tag_rules r WHERE r.tag = ecstats_push_audience.tag) THEN
+		RAISE EXCEPTION 'tag "%" does not exist', left(tag, 64) USING ERRCODE = 'undefined_object',
+			HINT = 'SELECT tag, enabled, description FROM ecstats.tag_rules lists the tags.';
+	ELSIF open IS NULL THEN
+		RAISE EXCEPTION 'channel "%" does not exist', left(channel, 64) USING ERRCODE = 'undefined_object',
+			HINT = 'SELECT name, kind, enabled FROM ecstats.channels lists the channels.';
+	ELSIF NOT open THEN
+		RAISE EXCEPTION 'channel "%" is disabled', channel USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'Set ecstats.channels.enabled, or send to another channel.';
+	ELSIF ecstats.channel_settings(channel) ->> 'audience_page' IS NULL THEN
+		RAISE EXCEPTION 'channel "%" takes no audience', channel USING ERRCODE = 'invalid_parameter_value',
+			HINT = 'A channel of kind webhook does with, for example, options {"audience_page": 1000}.';
+	ELSIF (SELECT s.as_of FROM ecstats.activity_state s) IS NULL THEN
+		RAISE EXCEPTION 'nobody was scored yet' USING ERRCODE = 'no_data_found',
+			HINT = 'SELECT ecstats_daily() closes a day and scores it.';
+	END IF;
+	RETURN QUERY SELECT ecstats.pipeline_queue_audience(NULL, NULL, tag, channel, 5, NULL);
+END
+$$;
+COMMENT ON FUNCTION @extschema@.ecstats_push_audience(text, text) IS
+	'Queues the users who have a tag, in pages, for a channel with the option audience_page; returns the ids of the deliveries. 42704 unknown tag or channel, 22023 a channel that takes none or is disabled, P0002 nobody was scored yet.';
 -- sql/52_pipeline_report.sql
 -- From a message to deliveries: where reports, channels and the queue meet.
 
 -- ecstats_report_data: the JSON that a report's template and condition see.
 -- Arguments: report, a name in ecstats.reports; day, a business day; of one that is not closed, the figures so
--- far. Result: one object: figures of the day, comparisons, splits, funnel, targets (doc/report.md).
--- Errors: 42704 unknown report, P0002 a day that has not begun, 22004 NULL. Writes nothing.
+-- far; for a report of dataset activity the latest day that was scored. Result: one object: figures of the day,
+-- comparisons, splits, funnel, targets, or levels, tags, an audience (doc/report.md).
+-- Errors: 42704 unknown report or tag, P0002 a day that has not begun or that users were not scored of, 22004 NULL. Writes nothing.
 CREATE FUNCTION @extschema@.ecstats_report_data(report text, day date) RETURNS jsonb
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$ SELECT ecstats.report_data(report, day, ecstats.pipeline_live(day)) $$;
 COMMENT ON FUNCTION @extschema@.ecstats_report_data(text, date) IS
-	'What a template sees. Arguments: report name, business day (of one that is not closed, the figures so far). Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report, P0002 day not begun, 22004 NULL argument';
+	'What a template sees. Arguments: report name, business day (of one that is not closed, the figures so far; for dataset activity the latest scored day). Result: JSON object of exact, unrounded numbers. Errors: 42704 unknown report or tag, P0002 day not begun or not the scored one, 22004 NULL argument';
 
 -- ecstats.pipeline_enqueue: one report to one of its channels. NULL where it is queued already.
 CREATE FUNCTION ecstats.pipeline_enqueue(definition ecstats.reports, day date, revision integer, channel text, message jsonb) RETURNS bigint
@@ -7779,7 +8274,8 @@ COMMENT ON FUNCTION ecstats.pipeline_enqueue(ecstats.reports, date, integer, tex
 
 -- ecstats_preview: what ecstats_report would do. Arguments and errors: as there.
 -- Result: a row a channel (one row with channel NULL for a report without any): the body as it would be sent,
--- its bytes, whether it would be sent and why not. Writes nothing.
+-- its bytes, whether it would be sent and why not. Where the channel takes the report's audience, a second row shows
+-- the first page, which says how many there are. Writes nothing.
 CREATE FUNCTION @extschema@.ecstats_preview(report text, day date DEFAULT @extschema@.ecstats_day() - 1)
 	RETURNS TABLE (channel text, kind text, body jsonb, bytes integer, would_send boolean, reason text)
 	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -7812,11 +8308,22 @@ BEGIN
 		END IF;
 		bytes := octet_length(convert_to(body::text, 'UTF8'));
 		RETURN NEXT;
+
+		CONTINUE WHEN definition.audience IS NULL OR ecstats.channel_settings(channel) ->> 'audience_page' IS NULL;
+		SELECT p.body INTO body FROM ecstats.pipeline_audience_pages(definition.name, definition.audience, ecstats_preview.channel, 1) p;
+		SELECT min(d.id) INTO queued FROM ecstats.deliveries d
+		 WHERE d.report = definition.name AND d.day = ecstats_preview.day AND d.occasion LIKE 'audience %' AND d.channel = ecstats_preview.channel;
+		reason := CASE WHEN NOT made.would_send THEN made.reason WHEN NOT enabled THEN 'the channel is disabled'
+					   WHEN queued IS NOT NULL THEN format('it is queued already: from delivery %s on', queued)
+					   ELSE ecstats.channel_oversize(channel, body) END;
+		would_send := reason IS NULL;
+		bytes := octet_length(convert_to(body::text, 'UTF8'));
+		RETURN NEXT;
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION @extschema@.ecstats_preview(text, date) IS
-	'What ecstats_report(report, day) would queue, a row a channel: body, bytes, would_send and the reason if not. Writes nothing. 42704, P0002.';
+	'What ecstats_report(report, day) would queue, a row a channel: body, bytes, would_send and the reason if not; and a second row with the first page of an audience (its pages says how many) where the channel takes it. Writes nothing. 42704, P0002.';
 
 -- ecstats.pipeline_report_failed: a failed report is recorded and told.
 CREATE FUNCTION ecstats.pipeline_report_failed(report text, day date, channel text, code text, message text) RETURNS void
@@ -7831,8 +8338,8 @@ $$;
 COMMENT ON FUNCTION ecstats.pipeline_report_failed(text, date, text, text, text) IS
 	'Records in report_failures that a report could not be queued, and tells the operators.';
 
--- ecstats.pipeline_queue_channels: a message to each of a report's channels. One that fails is recorded and told
--- and does not stop the others.
+-- ecstats.pipeline_queue_channels: a message, and the report's audience where the channel takes it, to each of a
+-- report's channels. One that fails is recorded and told and does not stop the others.
 CREATE FUNCTION ecstats.pipeline_queue_channels(definition ecstats.reports, day date, revision integer, message jsonb) RETURNS SETOF bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -7848,18 +8355,26 @@ BEGIN
 		EXCEPTION WHEN OTHERS THEN
 			PERFORM ecstats.pipeline_report_failed(definition.name, day, channel, SQLSTATE, SQLERRM);
 		END;
+		CONTINUE WHEN definition.audience IS NULL;
+		BEGIN
+			RETURN QUERY SELECT ecstats.pipeline_queue_audience(definition.name, day, definition.audience, channel, definition.priority, definition.ttl);
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM ecstats.pipeline_report_failed(definition.name, day, channel, SQLSTATE, 'audience: ' || SQLERRM);
+		END;
 	END LOOP;
 END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_queue_channels(ecstats.reports, date, integer, jsonb) IS
-	'Queues a message for every channel of a report; ids of those that were queued. Failures are recorded, told and warned of.';
+	'Queues a message, and the audience where it is taken, for every channel of a report; ids of those that were queued. Failures are recorded, told and warned of.';
 
 -- ecstats_report: makes a report of a day and queues it.
 -- Arguments: report, a name in ecstats.reports; day (default yesterday); of one that is not closed, the figures so
 -- far, at revision 0. Result: ids of the deliveries that were queued: none where the condition does not hold, the
 -- report is disabled, has no channel, or was queued for this revision before. A channel that is disabled, unknown
 -- or too small for the message is a warning and a row of ecstats.report_failures; the others get theirs.
--- Errors: 42704 report or template unknown, P0002 day not begun. Touches ecstats.deliveries.
+-- A report of dataset activity is made of the latest scored day alone, once; its audience follows the message, in
+-- pages, where a channel has the option audience_page.
+-- Errors: 42704 report, template or audience unknown, P0002 day not begun or not the scored one. Touches ecstats.deliveries.
 CREATE FUNCTION @extschema@.ecstats_report(report text, day date DEFAULT @extschema@.ecstats_day() - 1) RETURNS SETOF bigint
 	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -7938,6 +8453,10 @@ SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_sched
 	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
   FROM ecstats.config c;
 SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
+-- Mondays at nine, of the latest day that was scored; nothing while no channel is named or nobody was scored.
+SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1',
+	'SELECT @extschema@.ecstats_report(r.name, s.as_of) FROM ecstats.reports r, ecstats.activity_state s '
+	'WHERE r.name IN (''recall'', ''recall_en'') AND r.enabled AND r.channels <> ''{}'' AND s.as_of IS NOT NULL');
 
 -- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused once days are
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default
@@ -9459,7 +9978,9 @@ CREATE FUNCTION ecstats.profile_privileges()
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('ecstats_scores'), ('ecstats_explain_score'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
-		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
+		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'),
+		('report_day'), ('report_scored_day'), ('report_person_label'), ('report_level_cn'), ('report_levels'), ('report_tags'), ('report_audience'),
+		('report_segments'), ('report_cohorts'), ('report_activity'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
@@ -9488,11 +10009,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
-<<<<<<< HEAD
 	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_push_audience,ecstats_replay,ecstats_cancel,ecstats_channel_test,
-=======
-	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
->>>>>>> parent of 048a568 (Report: dataset activity, recall reports, audiences in pages)
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
 		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,ecstats_verify}'::text[]) v

@@ -32,6 +32,7 @@ CREATE TABLE ecstats.reports (
 	name text NOT NULL,
 	owner text NOT NULL DEFAULT CURRENT_USER,
 	dataset text NOT NULL DEFAULT 'daily',
+	audience text COLLATE "C",
 	template text NOT NULL,
 	condition jsonpath,
 	channels text[] NOT NULL DEFAULT '{}',
@@ -45,6 +46,8 @@ CREATE TABLE ecstats.reports (
 	CONSTRAINT reports_name_text CHECK (length(name) BETWEEN 1 AND 64 AND name !~ '[[:cntrl:]]'),
 	CONSTRAINT reports_dataset_known
 		CHECK (dataset IN ('daily', 'weekly', 'monthly', 'activity', 'custom')),
+	CONSTRAINT reports_audience_of_activity
+		CHECK (audience IS NULL OR dataset = 'activity' AND length(audience) BETWEEN 1 AND 63),
 	CONSTRAINT reports_channels_list
 		CHECK (array_position(channels, NULL) IS NULL AND coalesce(array_ndims(channels), 1) = 1
 			AND cardinality(channels) <= 100),
@@ -53,12 +56,13 @@ CREATE TABLE ecstats.reports (
 	CONSTRAINT reports_ttl_positive CHECK (ttl > interval '0')
 );
 COMMENT ON TABLE ecstats.reports IS
-	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day';
+	'What is sent, when and where. An enabled report of dataset daily without a schedule goes out at the first close of each day; one of dataset activity where ecstats_report is called for it, as the job recall does';
 COMMENT ON COLUMN ecstats.reports.name IS 'Name of the report';
 COMMENT ON COLUMN ecstats.reports.enabled IS 'false: not queued by itself';
 COMMENT ON COLUMN ecstats.reports.created_at IS 'When it was made';
 COMMENT ON COLUMN ecstats.reports.owner IS 'the role that wrote the row (forced; a superuser may set another)';
-COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily';
+COMMENT ON COLUMN ecstats.reports.dataset IS 'what ecstats_report_data gives to the template: daily (the figures of a day) or activity (levels, tags and an audience of the latest scored day)';
+COMMENT ON COLUMN ecstats.reports.audience IS 'the tag whose users a report of dataset activity is about (ecstats.tag_rules); NULL: none';
 COMMENT ON COLUMN ecstats.reports.template IS 'name in ecstats.templates; its active version is rendered';
 COMMENT ON COLUMN ecstats.reports.condition IS
 	'jsonpath predicate over ecstats_report_data, e.g. $.dod.gmv < -0.1; the report is sent only where it is true. NULL: always';

@@ -50,7 +50,7 @@ COMMENT ON COLUMN ecstats.channel_kinds.envelopes IS 'Name: template of the requ
 COMMENT ON COLUMN ecstats.channel_kinds.text_paths IS 'Where the provider looks for its keyword: paths as arrays, e.g. [["text","content"]]';
 COMMENT ON COLUMN ecstats.channel_kinds.mentions IS 'Where options.mention goes: [{"when": jsonpath, "users_at", "mobiles_at", "all_at": path, "all_value": "@all", "append_to": path, "user", "mobile", "all": text with %s}]';
 COMMENT ON COLUMN ecstats.channel_kinds.limits IS '[{"path": jsonpath or absent for the whole body, "max_bytes" | "max_chars" | "max_items": n, "base64": true to count decoded bytes}]';
-COMMENT ON COLUMN ecstats.channel_kinds.options IS 'Defaults of channels.options';
+COMMENT ON COLUMN ecstats.channel_kinds.options IS 'Defaults of channels.options; a kind that names audience_page here, null as a rule, lets its channels have it';
 COMMENT ON COLUMN ecstats.channel_kinds.code_paths IS 'Where the provider''s own code stands; the first that yields. An answer 2xx without any is unconfirmed, unless success says otherwise';
 COMMENT ON COLUMN ecstats.channel_kinds.warning IS 'Holds for a success that lost something on the way';
 COMMENT ON COLUMN ecstats.channel_kinds.throttle IS 'The channel waits (wait_path, else wait_headers, else options.throttle_seconds); no attempt is used';
@@ -69,7 +69,7 @@ COMMENT ON TABLE ecstats.channels IS 'Where messages go. url and secret are cred
 COMMENT ON COLUMN ecstats.channels.name IS 'Name that reports and ecstats_push give';
 COMMENT ON COLUMN ecstats.channels.kind IS 'What it is: a row of ecstats.channel_kinds';
 COMMENT ON COLUMN ecstats.channels.created_at IS 'When it was made';
-COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope';
+COMMENT ON COLUMN ecstats.channels.options IS 'Overrides the kind''s options: rate, throttle_seconds, lane, max_retries, timeout_seconds, allow_private, on_unconfirmed, breaker, keyword, mention, envelope, audience_page';
 COMMENT ON COLUMN ecstats.channels.enabled IS 'false: takes no new messages, and what is pending stays pending';
 
 CREATE TABLE ecstats.channel_state (
@@ -118,8 +118,8 @@ CREATE TABLE ecstats.deliveries (
 COMMENT ON TABLE ecstats.deliveries IS 'One row per message and channel; ecstats.delivery_move is the only writer of status';
 COMMENT ON COLUMN ecstats.deliveries.id IS 'Number of the message';
 COMMENT ON COLUMN ecstats.deliveries.day IS 'Business day that the message is about; NULL where it is about none';
-COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed';
-COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule';
+COMMENT ON COLUMN ecstats.deliveries.revision IS 'Revision of daily_kpi that the message was made from; 0 where the day was not closed, or where it is about activity';
+COMMENT ON COLUMN ecstats.deliveries.occasion IS 'What else tells messages of one report and day apart; empty as a rule, "audience 2/5" for a page of an audience';
 COMMENT ON COLUMN ecstats.deliveries.channel IS 'Name in ecstats.channels';
 COMMENT ON COLUMN ecstats.deliveries.priority IS '1 (first) to 9';
 COMMENT ON COLUMN ecstats.deliveries.status IS 'pending, sending, sent, dead, expired or cancelled';

@@ -26,6 +26,7 @@ BEGIN
 				AND o.value @@ '$.failures >= 1 && $.pause_seconds >= 1 && $.pause_seconds <= 86400')
 			WHEN 'keyword' THEN o.type = 'null' OR (o.type = 'string' AND o.value <> '""')
 			WHEN 'envelope' THEN o.type = 'string'
+			WHEN 'audience_page' THEN o.type = 'null' OR o.value @@ '$.type() == "number" && $ >= 1 && $ <= 10000 && $ == $.floor()'
 			WHEN 'mention' THEN o.type = 'null' OR (o.type = 'object'
 				AND coalesce(jsonb_typeof(o.value -> 'users'), 'array') = 'array'
 				AND coalesce(jsonb_typeof(o.value -> 'mobiles'), 'array') = 'array'
@@ -34,11 +35,11 @@ BEGIN
 				AND NOT jsonb_path_exists(o.value, '$.mobiles[*] ? (@.type() != "string")'))
 		END;
 		IF ok IS NULL AND o.key IN ('rate', 'throttle_seconds', 'lane', 'max_retries', 'timeout_seconds', 'allow_private',
-			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention') OR NOT ok THEN
+			'on_unconfirmed', 'breaker', 'keyword', 'envelope', 'mention', 'audience_page') OR NOT ok THEN
 			RAISE EXCEPTION 'option "%" is not valid', o.key
 				USING ERRCODE = '22023', DETAIL = format('The value is %s.', left(o.value::text, 100)),
 					HINT = 'rate {"count", "per_seconds"} or an array of them, throttle_seconds 1-3600, lane 1-100, max_retries 0-20, timeout_seconds 1-300, allow_private boolean, '
-						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}.';
+						'on_unconfirmed "retry" or "hold", breaker {"failures", "pause_seconds"} or null, keyword and envelope text, mention {"users", "mobiles", "all"}, audience_page 1-10000.';
 		ELSIF ok IS NULL AND NOT (current_setting('check_function_bodies') = 'off' AND (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = session_user)) THEN
 			RAISE WARNING 'option "%" is unknown and has no effect', o.key;
 		END IF;
@@ -117,6 +118,13 @@ BEGIN
 			RAISE EXCEPTION 'channel kind "%" does not exist', left(NEW.kind, 63)
 				USING ERRCODE = '23503', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'kind',
 					HINT = format('There are %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind) FROM ecstats.channel_kinds k));
+		ELSIF NEW.options ->> 'audience_page' IS NOT NULL
+			AND NOT EXISTS (SELECT FROM ecstats.channel_kinds k WHERE k.kind = NEW.kind AND k.options ? 'audience_page') THEN
+			RAISE EXCEPTION 'channels of kind "%" take no audience', NEW.kind
+				USING ERRCODE = '22023', SCHEMA = 'ecstats', TABLE = 'channels', COLUMN = 'options',
+					DETAIL = 'Option "audience_page" is for receivers that read lists of users.',
+					HINT = format('Kinds that take it: %s.', (SELECT string_agg(k.kind, ', ' ORDER BY k.kind)
+						FROM ecstats.channel_kinds k WHERE k.options ? 'audience_page'));
 		END IF;
 	END IF;
 	RETURN NEW;
@@ -229,7 +237,7 @@ VALUES ('webhook', 'Any HTTP receiver (Standard Webhooks 1.0.0)', 'application/j
 	'exists($.type) && exists($.data)', 'event',
 	'{"event": {"type": "{{type}}", "timestamp": "{{timestamp}}", "data": "{{message}}"}}',
 	'[{"max_bytes": 262144}]',
-	'{"throttle_seconds": 60, "lane": 4, "timeout_seconds": 20}',
+	'{"throttle_seconds": 60, "lane": 4, "timeout_seconds": 20, "audience_page": null}',
 	'$.http_status >= 200 && $.http_status < 300',
 	'$.http_status == 429 || (($.http_status == 502 || $.http_status == 503 || $.http_status == 504) && exists($.headers."retry-after"))',
 	'$.http_status == 410');

@@ -80,9 +80,9 @@ BEGIN
 			USING ERRCODE = 'insufficient_privilege', HINT = 'A superuser may set another owner.';
 	END IF;
 
-	IF NEW.dataset IN ('weekly', 'monthly', 'activity', 'custom') THEN
+	IF NEW.dataset IN ('weekly', 'monthly', 'custom') THEN
 		RAISE EXCEPTION 'reports of dataset "%" are not supported yet', NEW.dataset
-			USING ERRCODE = 'feature_not_supported', COLUMN = 'dataset', HINT = 'Use dataset daily.';
+			USING ERRCODE = 'feature_not_supported', COLUMN = 'dataset', HINT = 'Use dataset daily or activity.';
 	END IF;
 	IF NEW.schedule IS NOT NULL THEN
 		RAISE EXCEPTION 'a schedule of a report''s own is not supported yet'
@@ -128,14 +128,13 @@ COMMENT ON FUNCTION ecstats.report_row(text) IS 'row of ecstats.reports by name;
 --   report: name in ecstats.reports; day: a business day; live: its figures where it is not closed.
 -- Result: a JSON object (interface: "Template and report"; members in doc/report.md).
 -- Errors: 42704 unknown report, P0002 no stored row of the day, 22004 an argument is NULL.
--- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets.
+-- Reads: reports, config, daily_kpi, daily_sales, daily_funnel, restatements, targets, activity_state, user_activity.
 CREATE OR REPLACE FUNCTION ecstats.report_data(report text, day date, live jsonb DEFAULT NULL) RETURNS jsonb
 	LANGUAGE plpgsql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
 	AS $$
 DECLARE
 	definition ecstats.reports;
 	zone text := (SELECT c.timezone FROM ecstats.config c);
-	iso text := to_char(day, 'YYYY-MM-DD');		-- whatever DateStyle is
 	facts jsonb;
 	yesterday jsonb;
 	last_week jsonb;
@@ -147,11 +146,14 @@ BEGIN
 		RAISE EXCEPTION 'report and day must not be null' USING ERRCODE = 'null_value_not_allowed';
 	END IF;
 	definition := ecstats.report_row(report);
+	IF definition.dataset = 'activity' THEN
+		RETURN ecstats.report_activity(definition, day);
+	END IF;
 	facts := coalesce(ecstats.report_kpi(day, zone), live -> 'kpi' || jsonb_build_object(
 		'refund_rate', (live -> 'kpi' ->> 'refund_amount')::numeric / nullif((live -> 'kpi' ->> 'paid_amount')::numeric, 0)));
 	IF facts IS NULL THEN
 		RAISE EXCEPTION 'there are no figures of this day yet'
-			USING ERRCODE = 'no_data_found', DETAIL = format('Day %s has not begun.', iso),
+			USING ERRCODE = 'no_data_found', DETAIL = format('Day %s has not begun.', to_char(day, 'YYYY-MM-DD')),
 				  HINT = 'Give a day up to the running one.';
 	END IF;
 	yesterday := ecstats.report_kpi(day - 1, zone);
@@ -164,15 +166,9 @@ BEGIN
 	RETURN facts
 		|| ecstats.report_split(day, day - 1, (facts -> 'gmv')::numeric, live)
 		|| ecstats.report_targets(day)
+		|| ecstats.report_day(definition, day)
 		|| jsonb_build_object(
 			'top_products', products, 'has_sales', products <> '[]',
-			'report', definition.name,
-			'report_id', format('%s:%s', definition.name, iso),
-			'dataset', definition.dataset,
-			'weekday', to_char(day, 'FMDay'),
-			'weekday_cn', coalesce(ecstats.native_text('周') || substr(ecstats.native_text('一二三四五六日'), extract(isodow FROM day)::int, 1), to_char(day, 'FMDay')),
-			'day_cn', coalesce(to_char(day, 'FMMM') || ecstats.native_text('月') || to_char(day, 'FMDD') || ecstats.native_text('日'), iso),
-			'currency', (SELECT c.currency FROM ecstats.config c),
 			'data_as_of', coalesce(restated -> 'at', nullif(facts -> 'closed_at', 'null'), live -> 'at'),
 			'previous', yesterday, 'last_week', last_week, 'last_year', last_year,
 			'dod', ecstats.report_change(facts, yesterday),
@@ -183,7 +179,10 @@ BEGIN
 			'yoy_points', ecstats.report_points(facts, last_year),
 			'funnel', ecstats.report_funnel(day, live),
 			'restated', restated,
-			'levels', '[]'::jsonb, 'alerts', '[]'::jsonb);
+			-- known of the latest scored day alone
+			'levels', CASE WHEN day = (SELECT s.as_of FROM ecstats.activity_state s)
+						   THEN ecstats.report_levels() -> 'levels' ELSE '[]' END,
+			'alerts', '[]'::jsonb);
 END
 $$;
 COMMENT ON FUNCTION ecstats.report_data(text, date, jsonb) IS

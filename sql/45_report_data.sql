@@ -48,6 +48,22 @@ CREATE OR REPLACE FUNCTION ecstats.report_kpi(at_day date, zone text) RETURNS js
 COMMENT ON FUNCTION ecstats.report_kpi(date, text) IS
 	'daily_kpi of one day as a JSON object, with refund_rate (refund_amount / paid_amount); NULL where there is no row';
 
+-- report_day gives what names a report and its day, the same for every dataset.
+CREATE OR REPLACE FUNCTION ecstats.report_day(definition ecstats.reports, day date) RETURNS jsonb
+	LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp
+	AS $$
+	SELECT jsonb_build_object(
+			'report', definition.name,
+			'report_id', format('%s:%s', definition.name, to_char(day, 'YYYY-MM-DD')),		-- whatever DateStyle is
+			'dataset', definition.dataset,
+			'weekday', to_char(day, 'FMDay'),
+			'weekday_cn', coalesce(ecstats.native_text('周') || substr(ecstats.native_text('一二三四五六日'), extract(isodow FROM day)::int, 1), to_char(day, 'FMDay')),
+			'day_cn', coalesce(to_char(day, 'FMMM') || ecstats.native_text('月') || to_char(day, 'FMDD') || ecstats.native_text('日'), to_char(day, 'YYYY-MM-DD')),
+			'currency', (SELECT c.currency FROM ecstats.config c))
+	$$;
+COMMENT ON FUNCTION ecstats.report_day(ecstats.reports, date) IS
+	'report, report_id, dataset, weekday, weekday_cn, day_cn, currency of a report''s facts';
+
 -- report_change gives (x - base) / |base| of each figure; null where there is no base or it is 0.
 CREATE OR REPLACE FUNCTION ecstats.report_change(facts jsonb, base jsonb) RETURNS jsonb
 	LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp

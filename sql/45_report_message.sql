@@ -63,7 +63,8 @@ BEGIN
 				  HINT = 'INSERT it into ecstats.templates, or set another one in ecstats.reports.';
 	END IF;
 	message := ecstats.template_render(body, facts);
-	revision := facts -> 'revision';
+	-- scores have no revisions: what is made of them goes out once a day
+	revision := CASE definition.dataset WHEN 'activity' THEN 0 ELSE (facts -> 'revision')::int END;
 
 	SELECT c.holds, c.reason INTO would_send, reason
 	  FROM ecstats.report_condition(definition.condition, facts) c;
@@ -78,13 +79,13 @@ COMMENT ON FUNCTION ecstats.report_message(text, date, jsonb) IS
 	'rendered neutral or native message of a report for a closed day, whether it would be sent, and why not';
 
 -- report_status: what keeps reports from going out, for ecstats_status().
--- Result: one row a finding, or one row ok. Reads: reports, templates, channels.
+-- Result: one row a finding, or one row ok. Reads: reports, templates, channels, tag_rules.
 CREATE OR REPLACE FUNCTION ecstats.report_status()
 	RETURNS TABLE (component text, status text, detail text, hint text)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 	AS $$
 	WITH enabled AS (
-		SELECT r.name, r.template, r.channels FROM ecstats.reports r WHERE r.enabled
+		SELECT r.name, r.template, r.channels, r.audience FROM ecstats.reports r WHERE r.enabled
 	), findings AS (
 		SELECT 1 AS ord, e.name, 'error' AS status,
 			   format('report %I: template %I %s', e.name, e.template,
@@ -100,11 +101,19 @@ CREATE OR REPLACE FUNCTION ecstats.report_status()
 		  FROM enabled e, unnest(e.channels) c(name)
 		 WHERE NOT EXISTS (SELECT FROM ecstats.channels h WHERE h.name = c.name)
 		 GROUP BY e.name
+		UNION ALL
+		SELECT 3, e.name, CASE WHEN t.tag IS NULL THEN 'error' ELSE 'warn' END,
+			   format('report %I: tag %I %s', e.name, e.audience, CASE WHEN t.tag IS NULL THEN 'does not exist' ELSE 'is disabled: nobody has it' END),
+			   'INSERT or enable it in ecstats.tag_rules, or set another audience in ecstats.reports'
+		  FROM enabled e
+		  LEFT JOIN ecstats.tag_rules t ON t.tag = e.audience
+		 WHERE e.audience IS NOT NULL AND t.enabled IS NOT TRUE
+		   AND cardinality(e.channels) > 0		-- else nobody misses it
 	)
 	SELECT 'reports', f.status, f.detail, f.hint
 	  FROM (SELECT ord, name, status, detail, hint FROM findings
 			UNION ALL
-			SELECT 3, NULL, 'ok',
+			SELECT 4, NULL, 'ok',
 				   format('%s enabled, %s with a channel', count(*), count(*) FILTER (WHERE cardinality(e.channels) > 0)),
 				   CASE WHEN bool_and(cardinality(e.channels) = 0)
 						THEN format('nothing is sent yet: UPDATE ecstats.reports SET channels = ''{my-channel}'' WHERE name = %L',
@@ -114,4 +123,4 @@ CREATE OR REPLACE FUNCTION ecstats.report_status()
 	 ORDER BY f.ord, f.name
 	$$;
 COMMENT ON FUNCTION ecstats.report_status() IS
-	'reports whose template or channels are missing, one row each; one row ok where all is there';
+	'reports whose template, channels or audience are missing, one row each; one row ok where all is there';

@@ -20,6 +20,10 @@ SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_sched
 	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
   FROM ecstats.config c;
 SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
+-- Mondays at nine, of the latest day that was scored; nothing while no channel is named or nobody was scored.
+SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1',
+	'SELECT @extschema@.ecstats_report(r.name, s.as_of) FROM ecstats.reports r, ecstats.activity_state s '
+	'WHERE r.name IN (''recall'', ''recall_en'') AND r.enabled AND r.channels <> ''{}'' AND s.as_of IS NOT NULL');
 
 -- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused once days are
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default

@@ -18,7 +18,9 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
 		('ecstats_scores'), ('ecstats_explain_score'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
-		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
+		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'),
+		('report_day'), ('report_scored_day'), ('report_person_label'), ('report_level_cn'), ('report_levels'), ('report_tags'), ('report_audience'),
+		('report_segments'), ('report_cohorts'), ('report_activity'), ('source_behind'), ('source_status'), ('report_condition'), ('report_message'), ('report_status'))
 	-- writer: puts raw rows in; the CHECKs' functions are called in its name
 	SELECT 'writer', 'relation', * FROM (VALUES ('events', 'INSERT', NULL), ('order_lines', 'SELECT, INSERT, UPDATE, DELETE', NULL), ('event_types', 'SELECT', NULL)) v
 	UNION ALL SELECT 'writer', 'function', v, 'EXECUTE', NULL
@@ -47,11 +49,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{INSERT,UPDATE}'::text[]) p
 	UNION ALL SELECT 'operator', 'relation', 'job_runs', 'INSERT', 'job_id, due_at'
 	UNION ALL SELECT 'operator', 'function', v, 'EXECUTE', NULL
-<<<<<<< HEAD
 	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_push_audience,ecstats_replay,ecstats_cancel,ecstats_channel_test,
-=======
-	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_replay,ecstats_cancel,ecstats_channel_test,
->>>>>>> parent of 048a568 (Report: dataset activity, recall reports, audiences in pages)
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
 		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,ecstats_verify}'::text[]) v

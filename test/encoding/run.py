@@ -113,6 +113,29 @@ def outgoing(encoding, region, product, cn, daily, receiver):
     sql("UPDATE ecstats.deliveries SET lease_until = lease_until - interval '1 hour' WHERE status = 'sending'")
 
 
+def audience(encoding, product, daily):
+    """The recall report, and its audience in pages: ids of the encoding leave in UTF-8."""
+    equal(sql("SELECT template FROM ecstats.reports WHERE name = 'recall'"), daily.replace("daily", "recall"),
+          "%s: the report recall speaks the language of the daily one" % encoding)
+    sql("INSERT INTO ecstats.tag_rules (tag, rule) VALUES ('high_active_silent', '$.days_silent >= 3') ON CONFLICT DO NOTHING;"
+        "TRUNCATE ecstats.user_activity, ecstats.user_tags;"
+        "UPDATE ecstats.activity_state SET as_of = '2026-03-02', users = 2;"
+        "INSERT INTO ecstats.user_activity (user_id, as_of, last_active_day) SELECT u, '2026-03-02', '2026-02-20' FROM unnest(ARRAY[%s, 'u1']) u;"
+        "INSERT INTO ecstats.user_tags SELECT user_id, 'high_active_silent', '2026-03-01' FROM ecstats.user_activity" % quote(product))
+    for report in ("recall", "recall_en"):
+        text = json.loads(sql("SELECT body FROM ecstats_preview('%s', '2026-03-02') WHERE channel = 'hook'" % report))["data"]["markdown"]
+        label = product.replace("*", " ") if encoding == "LATIN1" else product
+        check(label in text and ("待召回 **2** 人" if report == "recall" and daily == "daily_cn" else "**2** users to win back") in text,
+              "%s: report %s is written" % (encoding, report), text)
+    sql("UPDATE ecstats.channels SET options = '{\"audience_page\": 1}' WHERE name = 'hook'")
+    equal(sql("SELECT count(*) FROM ecstats_push_audience('high_active_silent', 'hook')"), "2", "%s: an audience is queued in pages" % encoding)
+    rows = [json.loads(line) for line in sql("SELECT row_to_json(c) FROM ecstats.delivery_claim('w', 10) c").split("\n")]
+    pages = [json.loads(r["body"])["data"] for r in rows]
+    ids = [u for p in pages if p.get("type") == "ecstats.audience" for u in p["user_ids"]]
+    equal(sorted(ids), sorted([product, "u1"]), "%s: the users of an audience leave in UTF-8" % encoding)
+    sql("UPDATE ecstats.deliveries SET lease_until = lease_until - interval '1 hour' WHERE status = 'sending'")
+
+
 def over_the_wire(encoding, region, receiver):
     """What the endpoint says may be beyond the encoding: the outcome counts all the same."""
     path = "/" + encoding
@@ -140,6 +163,7 @@ def main():
         intake(encoding, region, product)
         refusals(encoding, region, strange, shown)
         outgoing(encoding, region, product, cn, daily, receiver)
+        audience(encoding, product, daily)
         sql("UPDATE ecstats.channels SET enabled = false WHERE name = 'hook'")
         over_the_wire(encoding, region, receiver)
     receiver.close()

@@ -50,6 +50,32 @@ def test_providers(receiver):
     equal(len(receiver.seen(WECOM)), 1, "what is sent does not go out again")
 
 
+def test_audience(receiver):
+    """A report's audience arrives in signed pages: every user on exactly one, hostile ids unharmed."""
+    users = ['a"b\\c', "two\nlines", "{{gmv}}", "\u202eright to left", "😀", "客", "B", "b", "u1", "u2", "u3"]
+    crm = channel("webhook", receiver.url("/hook/crm"), SECRETS["webhook"], audience_page=4)
+    listed = ", ".join("(%s)" % quote(u) for u in users)
+    sql(
+        "INSERT INTO ecstats.tag_rules (tag, rule) VALUES ('high_active_silent', '$.days_silent >= 3') ON CONFLICT DO NOTHING;"
+        "UPDATE ecstats.activity_state SET as_of = '2026-11-22', users = %d;"
+        "INSERT INTO ecstats.user_activity (user_id, as_of, last_active_day) SELECT u, '2026-11-22', '2026-11-18' FROM (VALUES %s) v(u);"
+        "INSERT INTO ecstats.user_tags SELECT u, 'high_active_silent', '2026-11-21' FROM (VALUES %s) v(u);"
+        "UPDATE ecstats.reports SET channels = '{%s}' WHERE name = 'recall_en'" % (len(users), listed, listed, crm)
+    )
+    queued = [int(i) for i in sql("SELECT ecstats_report('recall_en', '2026-11-22')").split()]
+    code, log = once()
+    equal((code, {status(i) for i in queued}), (0, {"sent"}), "a report and its audience are taken by a receiver that checks signatures")
+    bodies = [r.json() for r in receiver.seen("/hook/crm")]
+    pages = sorted((b["data"] for b in bodies if b["type"] == "ecstats.audience"), key=lambda d: d["page"])
+    equal([b["type"] for b in bodies].count("report.recall"), 1, "the message goes out beside the pages")
+    equal([(d["page"], d["pages"], d["total"], len(d["user_ids"])) for d in pages], [(1, 3, 11, 4), (2, 3, 11, 4), (3, 3, 11, 3)],
+          "pages say which they are, of how many")
+    equal([u for d in pages for u in d["user_ids"]], sorted(users, key=lambda u: u.encode()), "every user arrives once, in order, as the id is")
+    equal({(d["report"], d["tag"], d["as_of"]) for d in pages}, {("recall_en", "high_active_silent", "2026-11-22")}, "pages say what they are of")
+    check(not any(u in log for u in users if len(u) > 1), "the pusher's log names no user", log)
+    sql("UPDATE ecstats.reports SET channels = '{}' WHERE name = 'recall_en'")
+
+
 def one(receiver, answer, path=WECOM, **options):
     """Sends one WeCom message that gets a scripted answer; returns its id."""
     receiver.script(path, answer)
@@ -177,6 +203,7 @@ def test_environment_proxy(receiver):
 
 TESTS = [
     test_providers,
+    test_audience,
     test_answers,
     test_transport_failures,
     test_private_addresses,
