@@ -3880,6 +3880,19 @@ CREATE FUNCTION ecstats.rollup_buyers(users text[]) RETURNS bigint
 COMMENT ON FUNCTION ecstats.rollup_buyers(text[]) IS
 	'Brings the rows of ecstats.buyers of some users to their days in ecstats.buyer_daily, touching only those that differ, and returns how many did.';
 
+-- ecstats.rollup_buyers_anew: makes buyers anew from all stored days, which outlive raw rows as they do. For an operator,
+-- where verify shows them wrong: a rebuild of days looks at the users that these have.
+CREATE FUNCTION ecstats.rollup_buyers_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_buyers_anew makes buyers anew');
+	PERFORM ecstats.rollup_lock();
+	RETURN ecstats.rollup_buyers(array(SELECT b.user_id FROM ecstats.buyers b UNION SELECT d.user_id FROM ecstats.buyer_daily d));
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_buyers_anew() IS
+	'Makes ecstats.buyers anew from all stored days and returns how many rows changed. 25000 unless READ COMMITTED.';
+
 -- ecstats.rollup_buyers_at: ecstats.buyers as of a day: of those who bought since, what they had bought until then. Not
 -- pinned by a SET clause, so that a query reads the table itself; and where nobody bought since, nothing is made anew.
 CREATE FUNCTION ecstats.rollup_buyers_at(as_of date) RETURNS SETOF ecstats.buyers
@@ -4035,8 +4048,8 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen, too, is taken for
--- possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen and buyers, too, are taken
+-- for possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
 -- changed, and what it is now, for the caller to store (ecstats.rollup_put_new_users) when he has computed them all. A day
 -- whose events are gone, by retention or with a partition that somebody took away, keeps what was counted from them; its
 -- order figures follow its order lines, as long as these are there.
@@ -4082,7 +4095,7 @@ BEGIN
 	had := CASE WHEN with_events AND NOT anew THEN ecstats.rollup_users(the_day) END;
 	SELECT * INTO STRICT written FROM ecstats.rollup_write(the_day, with_events);
 	kpi := written.kpi;
-	PERFORM ecstats.rollup_buyers(written.changed_buyers);
+	PERFORM ecstats.rollup_buyers(written.changed_buyers || CASE WHEN anew THEN array(SELECT b.user_id FROM ecstats.buyer_daily b WHERE b.day = the_day) END);
 
 	IF with_events THEN
 		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;
@@ -7792,33 +7805,47 @@ CREATE FUNCTION ecstats.rollup_verify_users(the_day date) RETURNS TABLE (key jso
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_users(date) IS 'Users and events of a day whose stored count is not that of the raw rows; blocks with the right users and a wrong key or number of them.';
 
--- ecstats.rollup_verify_orders: order_day of a day against its order lines, in the same way.
-CREATE FUNCTION ecstats.rollup_verify_orders(the_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+-- ecstats.rollup_verify_orders: order_day of a day against its order lines, in the same way, and buyer_daily row by row.
+CREATE FUNCTION ecstats.rollup_verify_orders(the_day date) RETURNS TABLE (relation text, key jsonb, stored jsonb, recomputed jsonb)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
-	WITH unlike AS MATERIALIZED (
+	WITH o AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal(), true) s
+		 WHERE s.kind IN ('o', 'b', 'u')
+	), unlike AS MATERIALIZED (
 		SELECT coalesce(d.kind, r.kind) AS kind, d.first_id AS had, d.ids AS had_ids, d.packed AS old, r.product_id AS has, r.quantity AS has_ids, r.packed AS new
 		  FROM (SELECT * FROM ecstats.order_day d WHERE d.day = the_day) d
-		  FULL JOIN (SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal(), true) o
-					  WHERE o.kind IN ('o', 'b')) r ON r.kind = d.kind AND r.product_id = d.first_id
+		  FULL JOIN (SELECT * FROM o WHERE o.kind IN ('o', 'b')) r ON r.kind = d.kind AND r.product_id = d.first_id
 		 WHERE (d.ids, d.packed) IS DISTINCT FROM (r.quantity::integer, r.packed)
 	), roles AS MATERIALIZED (
 		SELECT coalesce(s.kind, r.kind) AS kind, coalesce(s.id, r.id) AS id, s.number AS stored, r.number AS recomputed
 		  FROM (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.old) c) s
 		  FULL JOIN (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.new) c) r ON r.kind = s.kind AND r.id = s.id
 		 WHERE s.number IS DISTINCT FROM r.number
+	), found AS (
+		SELECT 'order_day' AS relation, jsonb_build_object(CASE r.kind WHEN 'o' THEN 'order_id' ELSE 'user_id' END, r.id) AS key,
+			   CASE WHEN r.stored IS NOT NULL THEN jsonb_build_object('roles', r.stored) END AS stored,
+			   CASE WHEN r.recomputed IS NOT NULL THEN jsonb_build_object('roles', r.recomputed) END AS recomputed
+		  FROM roles r
+		UNION ALL
+		SELECT 'order_day', jsonb_build_object('block', coalesce(u.had, u.has), 'kind', u.kind),
+			   CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('ids', u.had_ids) END,
+			   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('ids', u.has_ids) END
+		  FROM unlike u WHERE NOT EXISTS (SELECT FROM roles)
+		UNION ALL
+		SELECT 'buyer_daily', jsonb_build_object('user_id', coalesce(s.user_id, r.product_id), 'region', coalesce(s.region, r.region), 'channel', coalesce(s.channel, r.channel)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,user_id,region,channel}'::text[] END,
+			   CASE WHEN r.kind IS NOT NULL THEN jsonb_build_object('order_count', r.orders, 'gmv', r.amount, 'paid_amount', r.refund) END
+		  FROM (SELECT * FROM ecstats.buyer_daily s WHERE s.day = the_day) s
+		  FULL JOIN (SELECT * FROM o WHERE o.kind = 'u') r ON r.product_id = s.user_id AND r.region = s.region AND r.channel = s.channel
+		 WHERE (s.order_count, s.gmv, s.paid_amount) IS DISTINCT FROM (r.orders, r.amount, r.refund)
 	)
-	SELECT jsonb_build_object(CASE r.kind WHEN 'o' THEN 'order_id' ELSE 'user_id' END, r.id),
-		   CASE WHEN r.stored IS NOT NULL THEN jsonb_build_object('roles', r.stored) END,
-		   CASE WHEN r.recomputed IS NOT NULL THEN jsonb_build_object('roles', r.recomputed) END
-	  FROM roles r
-	UNION ALL
-	SELECT jsonb_build_object('block', coalesce(u.had, u.has), 'kind', u.kind), CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('ids', u.had_ids) END,
-		   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('ids', u.has_ids) END
-	  FROM unlike u WHERE NOT EXISTS (SELECT FROM roles)
-	 ORDER BY 1 $$;
-COMMENT ON FUNCTION ecstats.rollup_verify_orders(date) IS 'Orders and buyers of a day whose stored roles (1 sale, 2 return, 4 abnormal, 8 paid, added up) are not those of the raw rows; blocks as rollup_verify_users.';
+	SELECT f.relation, f.key, CASE f.relation WHEN 'order_day' THEN f.stored ELSE ecstats.rollup_unlike(f.stored, f.recomputed) END,
+		   CASE f.relation WHEN 'order_day' THEN f.recomputed ELSE ecstats.rollup_unlike(f.recomputed, f.stored) END
+	  FROM found f ORDER BY f.relation DESC, f.key $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_orders(date) IS
+	'Orders and buyers of a day whose stored roles (1 sale, 2 return, 4 abnormal, 8 paid, added up) are not those of the raw rows; blocks as rollup_verify_users; rows of buyer_daily that are not what the raw rows say.';
 
--- ecstats.rollup_verify_day: one day's stored rows against its raw rows, but for user_daily and order_day. with_events false: these are
+-- ecstats.rollup_verify_day: one day's stored rows against its raw rows, but for user_daily, order_day and buyer_daily. with_events false: these are
 -- gone, what is counted from them is left out. new_users: how many first_seen says, once it is right.
 CREATE FUNCTION ecstats.rollup_verify_day(the_day date, with_events boolean, new_users bigint)
 	RETURNS TABLE (relation text, key jsonb, stored jsonb, recomputed jsonb)
@@ -7884,7 +7911,7 @@ COMMENT ON FUNCTION ecstats.rollup_verify_day(date, boolean, bigint) IS
 	'Rows of daily_kpi, daily_sales, daily_sales_by, daily_events and daily_funnel of a day that are not what its raw rows say: of each what differs.';
 
 -- sql/51_verify_range.sql
--- The proof of what spans days: who was seen first when, weeks and months. Held against what is stored of the days, which
+-- The proof of what spans days: who was seen first when, buyers, weeks and months. Held against what is stored of the days, which
 -- is held against raw rows day by day.
 
 -- ecstats.rollup_verify_first_seen: users of a range of days whose first day is not the first stored day that has them.
@@ -7921,6 +7948,23 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_first_seen(date, date) IS
 	'Users of the stored days of a range, or first seen on one of them, whose first day is not the first stored day with an event of theirs; recomputed is that day, NULL where there is none.';
+
+-- ecstats.rollup_verify_buyers: buyers against buyer_daily. Those with a day in the range, and those without any day at
+-- all; NULL: no bound.
+CREATE FUNCTION ecstats.rollup_verify_buyers(from_day date, to_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH here AS MATERIALIZED (
+		SELECT DISTINCT d.user_id FROM ecstats.buyer_daily d WHERE (from_day IS NULL OR d.day >= from_day) AND (to_day IS NULL OR d.day <= to_day)
+	)
+	SELECT jsonb_build_object('user_id', coalesce(s.user_id, r.user_id)), ecstats.rollup_unlike(s.what, r.what), ecstats.rollup_unlike(r.what, s.what)
+	  FROM (SELECT b.user_id, to_jsonb(b) - 'user_id' AS what FROM ecstats.buyers b
+			 WHERE EXISTS (SELECT FROM here h WHERE h.user_id = b.user_id) OR NOT EXISTS (SELECT FROM ecstats.buyer_daily d WHERE d.user_id = b.user_id)) s
+	  FULL JOIN (SELECT n.user_id, to_jsonb(n) - 'user_id' AS what
+				   FROM ecstats.rollup_buyers_of(array(SELECT h.user_id FROM here h), 'infinity') n) r ON r.user_id = s.user_id
+	 WHERE s.what IS DISTINCT FROM r.what
+	 ORDER BY coalesce(s.user_id, r.user_id) $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_buyers(date, date) IS
+	'Rows of buyers that are not what buyer_daily adds up to, of users with a day in a range (NULL: no bound) or without any: of each what differs.';
 
 -- ecstats.rollup_verify_period: a week or month against the stored days of it: what adds up is added up, what is
 -- distinct is counted in plain SQL over the users, orders and buyers of these days.
@@ -7975,7 +8019,7 @@ DECLARE
 	relation regclass;
 	d date;
 BEGIN
-	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
+	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day,ecstats.buyer_daily}'::regclass[] LOOP
 		EXECUTE format('SELECT min(day) FROM %s WHERE day >= $1', relation) INTO d USING from_day;
 		WHILE d <= to_day LOOP
 			days := days || d;
@@ -8003,7 +8047,7 @@ COMMENT ON FUNCTION ecstats.rollup_verify_notice(text, date[], text) IS 'A NOTIC
 -- scans. Writes nothing, changes nothing, and sees one snapshot, whatever is written meanwhile.
 -- Arguments: from_day, to_day (both inclusive; NULL or left out: no bound). Result: a row for each stored row that is
 -- not what it must be, with what differs in it (stored NULL: it is not there; recomputed NULL: it must not be); none
--- where all is right. first_seen is held against user_daily, weeks and months against the stored days. NOTICEs
+-- where all is right. first_seen is held against user_daily, buyers against buyer_daily, weeks and months against the stored days. NOTICEs
 -- name the days that could not be held against anything (raw rows gone, not closed yet) and those that changed since
 -- they were computed. Errors: 22023 a range that is upside down.
 CREATE FUNCTION @extschema@.ecstats_verify(from_day date DEFAULT NULL, to_day date DEFAULT NULL)
@@ -8052,7 +8096,7 @@ BEGIN
 		END IF;
 		with_events := NOT coalesce(state.events_dropped OR state.partitioned AND NOT ecstats.rollup_partition_own(d), false);
 		RETURN QUERY SELECT d, v.* FROM ecstats.rollup_verify_day(d, with_events, coalesce((new_users ->> to_char(d, 'YYYY-MM-DD'))::bigint, 0)) v;
-		RETURN QUERY SELECT d, 'order_day', v.* FROM ecstats.rollup_verify_orders(d) v;
+		RETURN QUERY SELECT d, v.* FROM ecstats.rollup_verify_orders(d) v;
 		IF with_events THEN
 			RETURN QUERY SELECT d, 'user_daily', v.* FROM ecstats.rollup_verify_users(d) v;
 		ELSE
@@ -8073,6 +8117,7 @@ BEGIN
 				  WHERE (b.users, b.first_user) IS DISTINCT FROM (c.users::integer, c.first_user);
 	RETURN QUERY SELECT NULL::date, 'first_seen', jsonb_build_object('user_id', f.user_id), jsonb_build_object('times', count(*)), jsonb_build_object('times', 1)
 				   FROM ecstats.first_seen f GROUP BY f.user_id HAVING count(*) > 1;
+	RETURN QUERY SELECT NULL::date, 'buyers', v.* FROM ecstats.rollup_verify_buyers(from_day, to_day) v;
 	RETURN QUERY SELECT v.day, v.relation, '{}'::jsonb, v.stored, v.recomputed FROM ecstats.rollup_verify_periods(first_day, last_day) v;
 
 	PERFORM ecstats.rollup_verify_notice('days left out because their order lines were dropped', frozen, 'Their figures are final: nothing is left to hold them against.');
@@ -10012,7 +10057,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	  FROM unnest('{ecstats_daily,ecstats_score,ecstats_collect,ecstats_report,ecstats_retry_rejects,ecstats_prepare,ecstats_push,ecstats_push_audience,ecstats_replay,ecstats_cancel,ecstats_channel_test,
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
-		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,ecstats_verify}'::text[]) v
+		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,rollup_buyers_anew,ecstats_verify}'::text[]) v
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v

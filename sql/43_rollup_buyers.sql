@@ -48,6 +48,19 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_buyers(users text[]) RETURNS bigint
 COMMENT ON FUNCTION ecstats.rollup_buyers(text[]) IS
 	'Brings the rows of ecstats.buyers of some users to their days in ecstats.buyer_daily, touching only those that differ, and returns how many did.';
 
+-- ecstats.rollup_buyers_anew: makes buyers anew from all stored days, which outlive raw rows as they do. For an operator,
+-- where verify shows them wrong: a rebuild of days looks at the users that these have.
+CREATE OR REPLACE FUNCTION ecstats.rollup_buyers_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_buyers_anew makes buyers anew');
+	PERFORM ecstats.rollup_lock();
+	RETURN ecstats.rollup_buyers(array(SELECT b.user_id FROM ecstats.buyers b UNION SELECT d.user_id FROM ecstats.buyer_daily d));
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_buyers_anew() IS
+	'Makes ecstats.buyers anew from all stored days and returns how many rows changed. 25000 unless READ COMMITTED.';
+
 -- ecstats.rollup_buyers_at: ecstats.buyers as of a day: of those who bought since, what they had bought until then. Not
 -- pinned by a SET clause, so that a query reads the table itself; and where nobody bought since, nothing is made anew.
 CREATE OR REPLACE FUNCTION ecstats.rollup_buyers_at(as_of date) RETURNS SETOF ecstats.buyers

@@ -142,8 +142,8 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put(ecstats.daily_kpi, timestamptz, boolean) IS
 	'Stores a day''s figures (gate: whether it is complete at its first close): revision 1 at the first close (true), one more and restatements when they differ from the stored ones.';
 
--- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen, too, is taken for
--- possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
+-- ecstats.rollup_close: computes one day from raw rows and stores everything of it. anew: first_seen and buyers, too, are taken
+-- for possibly wrong. Result: first: true at its first close; moved, moved_users: later days whose number of new users this
 -- changed, and what it is now, for the caller to store (ecstats.rollup_put_new_users) when he has computed them all. A day
 -- whose events are gone, by retention or with a partition that somebody took away, keeps what was counted from them; its
 -- order figures follow its order lines, as long as these are there.
@@ -189,7 +189,7 @@ BEGIN
 	had := CASE WHEN with_events AND NOT anew THEN ecstats.rollup_users(the_day) END;
 	SELECT * INTO STRICT written FROM ecstats.rollup_write(the_day, with_events);
 	kpi := written.kpi;
-	PERFORM ecstats.rollup_buyers(written.changed_buyers);
+	PERFORM ecstats.rollup_buyers(written.changed_buyers || CASE WHEN anew THEN array(SELECT b.user_id FROM ecstats.buyer_daily b WHERE b.day = the_day) END);
 
 	IF with_events THEN
 		SELECT array_agg(f.of_day), array_agg(f.users) INTO STRICT moved, moved_users FROM ecstats.rollup_first_seen(the_day, had) f;

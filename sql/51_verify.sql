@@ -9,7 +9,7 @@ DECLARE
 	relation regclass;
 	d date;
 BEGIN
-	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day}'::regclass[] LOOP
+	FOREACH relation IN ARRAY '{ecstats.daily_kpi,ecstats.day_state,ecstats.daily_sales,ecstats.daily_sales_by,ecstats.daily_events,ecstats.daily_funnel,ecstats.user_day,ecstats.order_day,ecstats.buyer_daily}'::regclass[] LOOP
 		EXECUTE format('SELECT min(day) FROM %s WHERE day >= $1', relation) INTO d USING from_day;
 		WHILE d <= to_day LOOP
 			days := days || d;
@@ -37,7 +37,7 @@ COMMENT ON FUNCTION ecstats.rollup_verify_notice(text, date[], text) IS 'A NOTIC
 -- scans. Writes nothing, changes nothing, and sees one snapshot, whatever is written meanwhile.
 -- Arguments: from_day, to_day (both inclusive; NULL or left out: no bound). Result: a row for each stored row that is
 -- not what it must be, with what differs in it (stored NULL: it is not there; recomputed NULL: it must not be); none
--- where all is right. first_seen is held against user_daily, weeks and months against the stored days. NOTICEs
+-- where all is right. first_seen is held against user_daily, buyers against buyer_daily, weeks and months against the stored days. NOTICEs
 -- name the days that could not be held against anything (raw rows gone, not closed yet) and those that changed since
 -- they were computed. Errors: 22023 a range that is upside down.
 CREATE OR REPLACE FUNCTION @extschema@.ecstats_verify(from_day date DEFAULT NULL, to_day date DEFAULT NULL)
@@ -86,7 +86,7 @@ BEGIN
 		END IF;
 		with_events := NOT coalesce(state.events_dropped OR state.partitioned AND NOT ecstats.rollup_partition_own(d), false);
 		RETURN QUERY SELECT d, v.* FROM ecstats.rollup_verify_day(d, with_events, coalesce((new_users ->> to_char(d, 'YYYY-MM-DD'))::bigint, 0)) v;
-		RETURN QUERY SELECT d, 'order_day', v.* FROM ecstats.rollup_verify_orders(d) v;
+		RETURN QUERY SELECT d, v.* FROM ecstats.rollup_verify_orders(d) v;
 		IF with_events THEN
 			RETURN QUERY SELECT d, 'user_daily', v.* FROM ecstats.rollup_verify_users(d) v;
 		ELSE
@@ -107,6 +107,7 @@ BEGIN
 				  WHERE (b.users, b.first_user) IS DISTINCT FROM (c.users::integer, c.first_user);
 	RETURN QUERY SELECT NULL::date, 'first_seen', jsonb_build_object('user_id', f.user_id), jsonb_build_object('times', count(*)), jsonb_build_object('times', 1)
 				   FROM ecstats.first_seen f GROUP BY f.user_id HAVING count(*) > 1;
+	RETURN QUERY SELECT NULL::date, 'buyers', v.* FROM ecstats.rollup_verify_buyers(from_day, to_day) v;
 	RETURN QUERY SELECT v.day, v.relation, '{}'::jsonb, v.stored, v.recomputed FROM ecstats.rollup_verify_periods(first_day, last_day) v;
 
 	PERFORM ecstats.rollup_verify_notice('days left out because their order lines were dropped', frozen, 'Their figures are final: nothing is left to hold them against.');

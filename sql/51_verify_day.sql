@@ -43,33 +43,47 @@ CREATE OR REPLACE FUNCTION ecstats.rollup_verify_users(the_day date) RETURNS TAB
 	 ORDER BY 1 $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_users(date) IS 'Users and events of a day whose stored count is not that of the raw rows; blocks with the right users and a wrong key or number of them.';
 
--- ecstats.rollup_verify_orders: order_day of a day against its order lines, in the same way.
-CREATE OR REPLACE FUNCTION ecstats.rollup_verify_orders(the_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+-- ecstats.rollup_verify_orders: order_day of a day against its order lines, in the same way, and buyer_daily row by row.
+CREATE OR REPLACE FUNCTION ecstats.rollup_verify_orders(the_day date) RETURNS TABLE (relation text, key jsonb, stored jsonb, recomputed jsonb)
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
-	WITH unlike AS MATERIALIZED (
+	WITH o AS MATERIALIZED (
+		SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal(), true) s
+		 WHERE s.kind IN ('o', 'b', 'u')
+	), unlike AS MATERIALIZED (
 		SELECT coalesce(d.kind, r.kind) AS kind, d.first_id AS had, d.ids AS had_ids, d.packed AS old, r.product_id AS has, r.quantity AS has_ids, r.packed AS new
 		  FROM (SELECT * FROM ecstats.order_day d WHERE d.day = the_day) d
-		  FULL JOIN (SELECT * FROM ecstats.rollup_scan_orders(ecstats.day_start(the_day), ecstats.day_start(the_day + 1), ecstats.rollup_abnormal(), true) o
-					  WHERE o.kind IN ('o', 'b')) r ON r.kind = d.kind AND r.product_id = d.first_id
+		  FULL JOIN (SELECT * FROM o WHERE o.kind IN ('o', 'b')) r ON r.kind = d.kind AND r.product_id = d.first_id
 		 WHERE (d.ids, d.packed) IS DISTINCT FROM (r.quantity::integer, r.packed)
 	), roles AS MATERIALIZED (
 		SELECT coalesce(s.kind, r.kind) AS kind, coalesce(s.id, r.id) AS id, s.number AS stored, r.number AS recomputed
 		  FROM (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.old) c) s
 		  FULL JOIN (SELECT u.kind, c.* FROM unlike u CROSS JOIN LATERAL ecstats.rollup_ids_unpack(u.new) c) r ON r.kind = s.kind AND r.id = s.id
 		 WHERE s.number IS DISTINCT FROM r.number
+	), found AS (
+		SELECT 'order_day' AS relation, jsonb_build_object(CASE r.kind WHEN 'o' THEN 'order_id' ELSE 'user_id' END, r.id) AS key,
+			   CASE WHEN r.stored IS NOT NULL THEN jsonb_build_object('roles', r.stored) END AS stored,
+			   CASE WHEN r.recomputed IS NOT NULL THEN jsonb_build_object('roles', r.recomputed) END AS recomputed
+		  FROM roles r
+		UNION ALL
+		SELECT 'order_day', jsonb_build_object('block', coalesce(u.had, u.has), 'kind', u.kind),
+			   CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('ids', u.had_ids) END,
+			   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('ids', u.has_ids) END
+		  FROM unlike u WHERE NOT EXISTS (SELECT FROM roles)
+		UNION ALL
+		SELECT 'buyer_daily', jsonb_build_object('user_id', coalesce(s.user_id, r.product_id), 'region', coalesce(s.region, r.region), 'channel', coalesce(s.channel, r.channel)),
+			   CASE WHEN s.day IS NOT NULL THEN to_jsonb(s) - '{day,user_id,region,channel}'::text[] END,
+			   CASE WHEN r.kind IS NOT NULL THEN jsonb_build_object('order_count', r.orders, 'gmv', r.amount, 'paid_amount', r.refund) END
+		  FROM (SELECT * FROM ecstats.buyer_daily s WHERE s.day = the_day) s
+		  FULL JOIN (SELECT * FROM o WHERE o.kind = 'u') r ON r.product_id = s.user_id AND r.region = s.region AND r.channel = s.channel
+		 WHERE (s.order_count, s.gmv, s.paid_amount) IS DISTINCT FROM (r.orders, r.amount, r.refund)
 	)
-	SELECT jsonb_build_object(CASE r.kind WHEN 'o' THEN 'order_id' ELSE 'user_id' END, r.id),
-		   CASE WHEN r.stored IS NOT NULL THEN jsonb_build_object('roles', r.stored) END,
-		   CASE WHEN r.recomputed IS NOT NULL THEN jsonb_build_object('roles', r.recomputed) END
-	  FROM roles r
-	UNION ALL
-	SELECT jsonb_build_object('block', coalesce(u.had, u.has), 'kind', u.kind), CASE WHEN u.had IS NOT NULL THEN jsonb_build_object('ids', u.had_ids) END,
-		   CASE WHEN u.has IS NOT NULL THEN jsonb_build_object('ids', u.has_ids) END
-	  FROM unlike u WHERE NOT EXISTS (SELECT FROM roles)
-	 ORDER BY 1 $$;
-COMMENT ON FUNCTION ecstats.rollup_verify_orders(date) IS 'Orders and buyers of a day whose stored roles (1 sale, 2 return, 4 abnormal, 8 paid, added up) are not those of the raw rows; blocks as rollup_verify_users.';
+	SELECT f.relation, f.key, CASE f.relation WHEN 'order_day' THEN f.stored ELSE ecstats.rollup_unlike(f.stored, f.recomputed) END,
+		   CASE f.relation WHEN 'order_day' THEN f.recomputed ELSE ecstats.rollup_unlike(f.recomputed, f.stored) END
+	  FROM found f ORDER BY f.relation DESC, f.key $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_orders(date) IS
+	'Orders and buyers of a day whose stored roles (1 sale, 2 return, 4 abnormal, 8 paid, added up) are not those of the raw rows; blocks as rollup_verify_users; rows of buyer_daily that are not what the raw rows say.';
 
--- ecstats.rollup_verify_day: one day's stored rows against its raw rows, but for user_daily and order_day. with_events false: these are
+-- ecstats.rollup_verify_day: one day's stored rows against its raw rows, but for user_daily, order_day and buyer_daily. with_events false: these are
 -- gone, what is counted from them is left out. new_users: how many first_seen says, once it is right.
 CREATE OR REPLACE FUNCTION ecstats.rollup_verify_day(the_day date, with_events boolean, new_users bigint)
 	RETURNS TABLE (relation text, key jsonb, stored jsonb, recomputed jsonb)

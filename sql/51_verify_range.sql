@@ -1,5 +1,5 @@
 -- sql/51_verify_range.sql
--- The proof of what spans days: who was seen first when, weeks and months. Held against what is stored of the days, which
+-- The proof of what spans days: who was seen first when, buyers, weeks and months. Held against what is stored of the days, which
 -- is held against raw rows day by day.
 
 -- ecstats.rollup_verify_first_seen: users of a range of days whose first day is not the first stored day that has them.
@@ -36,6 +36,23 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_verify_first_seen(date, date) IS
 	'Users of the stored days of a range, or first seen on one of them, whose first day is not the first stored day with an event of theirs; recomputed is that day, NULL where there is none.';
+
+-- ecstats.rollup_verify_buyers: buyers against buyer_daily. Those with a day in the range, and those without any day at
+-- all; NULL: no bound.
+CREATE OR REPLACE FUNCTION ecstats.rollup_verify_buyers(from_day date, to_day date) RETURNS TABLE (key jsonb, stored jsonb, recomputed jsonb)
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	WITH here AS MATERIALIZED (
+		SELECT DISTINCT d.user_id FROM ecstats.buyer_daily d WHERE (from_day IS NULL OR d.day >= from_day) AND (to_day IS NULL OR d.day <= to_day)
+	)
+	SELECT jsonb_build_object('user_id', coalesce(s.user_id, r.user_id)), ecstats.rollup_unlike(s.what, r.what), ecstats.rollup_unlike(r.what, s.what)
+	  FROM (SELECT b.user_id, to_jsonb(b) - 'user_id' AS what FROM ecstats.buyers b
+			 WHERE EXISTS (SELECT FROM here h WHERE h.user_id = b.user_id) OR NOT EXISTS (SELECT FROM ecstats.buyer_daily d WHERE d.user_id = b.user_id)) s
+	  FULL JOIN (SELECT n.user_id, to_jsonb(n) - 'user_id' AS what
+				   FROM ecstats.rollup_buyers_of(array(SELECT h.user_id FROM here h), 'infinity') n) r ON r.user_id = s.user_id
+	 WHERE s.what IS DISTINCT FROM r.what
+	 ORDER BY coalesce(s.user_id, r.user_id) $$;
+COMMENT ON FUNCTION ecstats.rollup_verify_buyers(date, date) IS
+	'Rows of buyers that are not what buyer_daily adds up to, of users with a day in a range (NULL: no bound) or without any: of each what differs.';
 
 -- ecstats.rollup_verify_period: a week or month against the stored days of it: what adds up is added up, what is
 -- distinct is counted in plain SQL over the users, orders and buyers of these days.
