@@ -88,7 +88,24 @@ class Count:
             found["daily_sales", str(day), product, region, "unknown"] = {
                 "total_sold": sum(line.quantity for line in here), "total_revenue": total(here), "order_count": len({line.order for line in here}),
                 "buyer_count": len({line.user for line in here} - {None}), "refund_amount": -total(returned)}
+        found.update(self.of_buyers(str(day), sold, paid))
         return found, kpi
+
+    @staticmethod
+    def of_buyers(date, sold, paid):
+        """What each user ordered and paid by region; an order counts for a user where its lowest line is."""
+        lowest = {}
+        rows = collections.defaultdict(lambda: {"order_count": 0, "gmv": decimal.Decimal(0), "paid_amount": decimal.Decimal(0)})
+        for column, lines in (("gmv", sold), ("paid_amount", paid)):
+            for line in lines:
+                if line.user is not None:
+                    rows["buyer_daily", date, line.user, line.region, "unknown"][column] += line.amount
+        for line in sorted(sold, key=lambda one: (one.no, one.time)):
+            if line.user is not None:
+                lowest.setdefault((line.user, line.order), line.region)
+        for (user, _order), region in lowest.items():
+            rows["buyer_daily", date, user, region, "unknown"]["order_count"] += 1
+        return rows
 
     def everything(self, days, periods):
         """All that must be stored, as {(relation, key): figures}, of these days and of the periods that they are in."""
@@ -101,7 +118,7 @@ class Count:
             if day in self.shop.kept:
                 kept = self.shop.kept[day]
                 kpi = {name: kept["daily_kpi", str(day)][name] for name in EVENT_COLUMNS}
-                found = {key: row for key, row in kept.items() if key[0] not in ("daily_kpi", "daily_sales", "order_day")}
+                found = {key: row for key, row in kept.items() if key[0] not in ("daily_kpi", "daily_sales", "order_day", "buyer_daily")}
             sales, orders = self.of_orders(day)
             want.update(found)
             want.update(sales)

@@ -17,6 +17,15 @@ WITH state AS (
 	SELECT user_id, day FROM ecstats.first_seen
 ), new_users AS (
 	SELECT day, count(*) AS n FROM known GROUP BY day
+), bought AS (
+	SELECT day, sum(order_count) AS orders, sum(gmv) AS gmv, sum(paid_amount) AS paid, count(DISTINCT user_id) FILTER (WHERE order_count > 0) AS buyers
+	  FROM ecstats.buyer_daily GROUP BY day
+), known_gmv AS (		-- of days whose lines are there
+	SELECT ecstats_day(order_time) AS day, sum(amount) AS gmv FROM ecstats.order_lines WHERE quantity > 0 AND user_id IS NOT NULL GROUP BY 1
+), bought_in_all AS (
+	SELECT user_id, sum(order_count) AS orders, sum(gmv) AS gmv, sum(paid_amount) AS paid, min(day) FILTER (WHERE order_count > 0) AS first_day,
+		   max(day) FILTER (WHERE order_count > 0) AS last_day, array_agg(channel) AS channels, array_agg(region) AS regions
+	  FROM ecstats.buyer_daily GROUP BY user_id
 ), chain AS (
 	SELECT r.*, lag(r.new) OVER w AS before, row_number() OVER w AS place, lead(r.revision) OVER w IS NULL AS is_last
 	  FROM ecstats.restatements r WINDOW w AS (PARTITION BY r.day, r.column_name ORDER BY r.revision)
@@ -68,3 +77,17 @@ UNION ALL
 SELECT format('%s: revision %s, restated %s times, last at %s', k.day, k.revision, count(DISTINCT r.revision), max(r.revision))
   FROM ecstats.daily_kpi k LEFT JOIN ecstats.restatements r ON r.day = k.day
  GROUP BY k.day, k.revision HAVING k.revision <> 1 + count(DISTINCT r.revision) OR k.revision <> coalesce(max(r.revision), 1)
+UNION ALL
+SELECT format('%s: buyer_daily adds up to %s, daily_kpi says %s', k.day, (b.orders, b.gmv, b.paid, b.buyers), (k.order_count, k.gmv, k.paid_amount, k.buyer_count))
+  FROM ecstats.daily_kpi k LEFT JOIN bought b ON b.day = k.day
+ WHERE coalesce(b.gmv, 0) > k.gmv OR coalesce(b.paid, 0) > k.paid_amount OR k.buyer_count <> coalesce(b.buyers, 0)
+UNION ALL
+SELECT format('%s: buyer_daily adds up to %s, the lines of known users to %s', k.day, b.gmv, l.gmv)
+  FROM ecstats.daily_kpi k LEFT JOIN bought b ON b.day = k.day LEFT JOIN known_gmv l ON l.day = k.day
+ WHERE NOT EXISTS (SELECT FROM ecstats.day_state s WHERE s.day = k.day AND s.frozen) AND k.day NOT IN (SELECT ecstats.rollup_stale_days())
+   AND coalesce(b.gmv, 0) <> coalesce(l.gmv, 0)
+UNION ALL
+SELECT format('%s: buyers says %s, buyer_daily %s', coalesce(b.user_id, s.user_id), b, s)
+  FROM ecstats.buyers b FULL JOIN bought_in_all s ON s.user_id = b.user_id
+ WHERE (b.order_count, b.gmv, b.paid_amount, b.first_order_day, b.last_order_day) IS DISTINCT FROM (s.orders::bigint, s.gmv, s.paid, s.first_day, s.last_day)
+	OR (b.favourite_channel = ANY (s.channels) AND b.favourite_region = ANY (s.regions)) IS NOT TRUE

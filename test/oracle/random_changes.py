@@ -16,7 +16,8 @@ from shop import DAYS, FIRST, LAST, STARTS, ZONE, Shop, Transaction, day_of  # n
 from count import PERIODS, Count, differences  # noqa: E402
 
 RELATIONS = {"daily_kpi": "day", "daily_sales": "day product_id region channel", "daily_events": "day event",
-             "daily_funnel": "day step", "user_daily": "day user_id event", "order_day": "day kind id"}
+             "daily_funnel": "day step", "user_daily": "day user_id event", "order_day": "day kind id",
+             "buyer_daily": "day user_id region channel"}
 # What is distinct in orders is stored as blocks of ids with their roles.
 ROLES = "(SELECT d.day, d.kind, u.id, u.number AS roles FROM ecstats.order_day d CROSS JOIN ecstats.rollup_ids_unpack(d.packed) u)"
 STATE = ("complete", "closed_at", "revision")
