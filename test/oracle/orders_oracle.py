@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Holds daily_kpi and daily_sales against the figures of the shared orders, every day to the last digit."""
+"""Holds daily_kpi, daily_sales and buyers against the figures of the shared orders, every day to the last digit."""
 import os
 import sys
 
@@ -42,12 +42,33 @@ def sums_agree(db, text):
     check(not wrong, text + ": daily_sales adds up to daily_kpi", [row["day"] for row in wrong])
 
 
+def buyers_agree(db, text):
+    """Every customer's orders, money and first and last day. Paid at once: what was ordered was paid."""
+    want = [{**row, "user_id": row["customer_id"][:-len(".0")]} for row in expected("online_retail__customers.csv")]
+    for row in want:
+        row.update(first=row["first_ts"][:10].replace("-", ""), last=row["last_ts"][:10].replace("-", ""))
+    got = db.rows("SELECT user_id, order_count, gmv, paid_amount, to_char(first_order_day, 'YYYYMMDD') AS first,"
+                  " to_char(last_order_day, 'YYYYMMDD') AS last FROM ecstats.buyers")
+    compare(text, want, got, ["user_id"], {"order_count": "orders", "gmv": "gmv", "paid_amount": "gmv", "first": "first", "last": "last"})
+    # In plain SQL: a customer with orders of two regions has the one of the most.
+    wrong = db.rows("""
+        SELECT b.user_id FROM ecstats.buyers b JOIN (
+                SELECT DISTINCT ON (user_id) user_id, region, channel FROM (
+                    SELECT user_id, region, channel, count(DISTINCT order_id) AS orders, sum(amount) AS gmv
+                      FROM ecstats.order_lines WHERE quantity > 0 GROUP BY 1, 2, 3) p
+                 ORDER BY user_id, orders DESC, gmv DESC, region) p ON p.user_id = b.user_id
+         WHERE (b.favourite_region, b.favourite_channel) IS DISTINCT FROM (p.region, p.channel)""")
+    check(not wrong, text + ": favourite region and channel", [row["user_id"] for row in wrong])
+    check(not db.rows("SELECT * FROM ecstats_verify()"), "online_retail: ecstats_verify finds nothing")
+
+
 def in_london():
     with Database("london", "Europe/London") as db:
         db.load("orders")
         close_all(db, "online_retail")
         compare("online_retail__daily.csv", expected("online_retail__daily.csv"), db.rows(KPI), ["day"], DAILY)
         sums_agree(db, "online_retail")
+        buyers_agree(db, "online_retail__customers.csv")
 
         # A group without a sale or a return has no row.
         want = [row for row in expected("online_retail__product_country_5days.csv")
