@@ -4523,6 +4523,11 @@ CREATE FUNCTION ecstats.tag_values(columns text[]) RETURNS text
 	SELECT string_agg(format('p.%I', c.name), ', ' ORDER BY c.n) FROM unnest(columns) WITH ORDINALITY c(name, n) $$;
 COMMENT ON FUNCTION ecstats.tag_values(text[]) IS 'Columns of ecstats.user_profile p, as a list of arguments.';
 
+-- ecstats.tag_each: the elements of an array, of which the planner expects one: a user has few tags, if any.
+CREATE FUNCTION ecstats.tag_each(tags text[]) RETURNS SETOF text
+	LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'array_unnest';
+COMMENT ON FUNCTION ecstats.tag_each(text[]) IS 'The elements of an array of tags.';
+
 -- ecstats.tag_asked: what some rules ask for together; a column at least, since each user is called with one.
 CREATE FUNCTION ecstats.tag_asked(rules jsonpath[]) RETURNS text[]
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -4550,7 +4555,8 @@ BEGIN
 	EXECUTE format($query$
 		WITH change AS MATERIALIZED (
 			SELECT f.user_id, f.tag, h.at, h.since
-			  FROM (SELECT p.user_id, unnest(ecstats.tag_matches(%L, %L, %L, %s)) AS tag FROM ecstats.user_profile p) f
+			  FROM (SELECT p.who AS user_id, ecstats.tag_each(ecstats.tag_matches(%1$L, %2$L, %3$L, %4$s)) AS tag
+					  FROM (SELECT p.user_id AS who, %4$s FROM ecstats.user_profile p LIMIT %5$s) p) f
 			  FULL JOIN (SELECT t.user_id, t.tag, t.since, t.until, t.ctid AS at FROM ecstats.user_tags t
 						  WHERE t.until IS NULL OR t.until = $1) h ON h.user_id = f.user_id AND h.tag = f.tag
 			 WHERE CASE WHEN f.user_id IS NULL THEN h.until IS NULL ELSE h.at IS NULL OR h.until IS NOT NULL END
@@ -4565,7 +4571,7 @@ BEGIN
 			 WHERE t.ctid = ANY (ARRAY(SELECT c.at FROM change c WHERE c.at IS NOT NULL AND (c.user_id IS NOT NULL OR c.since < $1))) RETURNING 1
 		)
 		SELECT (SELECT count(*) FROM begun) + (SELECT count(*) FROM dropped) + (SELECT count(*) FROM moved)
-		$query$, columns, tags, rules, ecstats.tag_values(columns)) INTO written USING as_of;
+		$query$, columns, tags, rules, ecstats.tag_values(columns), (SELECT 2 * count(*) + 1000 FROM ecstats.user_activity)) INTO written USING as_of;
 	RETURN written;
 END
 $$;
@@ -10021,7 +10027,7 @@ CREATE FUNCTION ecstats.profile_privileges()
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
-		('ecstats_scores'), ('ecstats_explain_score'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
+		('ecstats_scores'), ('ecstats_explain_score'), ('ecstats_tag_audience'), ('ecstats_explain_tag'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
 		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'),
 		('report_day'), ('report_scored_day'), ('report_person_label'), ('report_level_cn'), ('report_levels'), ('report_tags'), ('report_audience'),
@@ -10058,6 +10064,8 @@ CREATE FUNCTION ecstats.profile_privileges()
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
 		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,rollup_buyers_anew,ecstats_verify}'::text[]) v
+	-- ... and writes rules of tags, whose CHECK is called in its name
+	UNION ALL SELECT 'operator', 'function', 'tag_check', 'EXECUTE', NULL
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v

@@ -7,6 +7,11 @@ CREATE OR REPLACE FUNCTION ecstats.tag_values(columns text[]) RETURNS text
 	SELECT string_agg(format('p.%I', c.name), ', ' ORDER BY c.n) FROM unnest(columns) WITH ORDINALITY c(name, n) $$;
 COMMENT ON FUNCTION ecstats.tag_values(text[]) IS 'Columns of ecstats.user_profile p, as a list of arguments.';
 
+-- ecstats.tag_each: the elements of an array, of which the planner expects one: a user has few tags, if any.
+CREATE OR REPLACE FUNCTION ecstats.tag_each(tags text[]) RETURNS SETOF text
+	LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE ROWS 1 AS 'array_unnest';
+COMMENT ON FUNCTION ecstats.tag_each(text[]) IS 'The elements of an array of tags.';
+
 -- ecstats.tag_asked: what some rules ask for together; a column at least, since each user is called with one.
 CREATE OR REPLACE FUNCTION ecstats.tag_asked(rules jsonpath[]) RETURNS text[]
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -34,7 +39,8 @@ BEGIN
 	EXECUTE format($query$
 		WITH change AS MATERIALIZED (
 			SELECT f.user_id, f.tag, h.at, h.since
-			  FROM (SELECT p.user_id, unnest(ecstats.tag_matches(%L, %L, %L, %s)) AS tag FROM ecstats.user_profile p) f
+			  FROM (SELECT p.who AS user_id, ecstats.tag_each(ecstats.tag_matches(%1$L, %2$L, %3$L, %4$s)) AS tag
+					  FROM (SELECT p.user_id AS who, %4$s FROM ecstats.user_profile p LIMIT %5$s) p) f
 			  FULL JOIN (SELECT t.user_id, t.tag, t.since, t.until, t.ctid AS at FROM ecstats.user_tags t
 						  WHERE t.until IS NULL OR t.until = $1) h ON h.user_id = f.user_id AND h.tag = f.tag
 			 WHERE CASE WHEN f.user_id IS NULL THEN h.until IS NULL ELSE h.at IS NULL OR h.until IS NOT NULL END
@@ -49,7 +55,7 @@ BEGIN
 			 WHERE t.ctid = ANY (ARRAY(SELECT c.at FROM change c WHERE c.at IS NOT NULL AND (c.user_id IS NOT NULL OR c.since < $1))) RETURNING 1
 		)
 		SELECT (SELECT count(*) FROM begun) + (SELECT count(*) FROM dropped) + (SELECT count(*) FROM moved)
-		$query$, columns, tags, rules, ecstats.tag_values(columns)) INTO written USING as_of;
+		$query$, columns, tags, rules, ecstats.tag_values(columns), (SELECT 2 * count(*) + 1000 FROM ecstats.user_activity)) INTO written USING as_of;
 	RETURN written;
 END
 $$;

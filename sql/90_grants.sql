@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 	read_functions(object) AS (VALUES
 		('ecstats_version'), ('ecstats_day'), ('day_of'), ('day_start'), ('timezone_valid'), ('ecstats_today'), ('ecstats_cron_next'), ('ecstats_cron_list'),
 		('cron_next'), ('cron_check'), ('cron_dialect'), ('ecstats_render'), ('template_render'), ('template_check'), ('ecstats_report_data'), ('ecstats_preview'), ('ecstats_status'),
-		('ecstats_scores'), ('ecstats_explain_score'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
+		('ecstats_scores'), ('ecstats_explain_score'), ('ecstats_tag_audience'), ('ecstats_explain_tag'), ('rollup_users_unpack'), ('rollup_ids_unpack'), ('user_events'), ('report_data'), ('report_row'), ('report_kpi'), ('report_change'),
 		('report_points'), ('report_points_text'), ('report_timestamp'), ('report_label'), ('native_text'), ('report_item'), ('report_products'),
 		('report_split'), ('report_sales'), ('pipeline_live'), ('report_funnel'), ('report_targets'), ('report_restated'),
 		('report_day'), ('report_scored_day'), ('report_person_label'), ('report_level_cn'), ('report_levels'), ('report_tags'), ('report_audience'),
@@ -53,6 +53,8 @@ CREATE OR REPLACE FUNCTION ecstats.profile_privileges()
 		ecstats_adopt,ecstats_schedule,ecstats_unschedule,ecstats_run_job,ecstats_replay_job,ecstats_install_cron,ecstats_uninstall_cron,job_cron_home,
 		ecstats_maintain,maintain_lost,maintain_days,maintain_partition,maintain_droppable,maintain_drop,maintain_prune,day_partition_exists,day_partition_name,
 		ecstats_rebuild,rollup_rebuild_days,rollup_rebuild_day,rollup_rebuild_settle,rollup_first_seen_anew,rollup_buyers_anew,ecstats_verify}'::text[]) v
+	-- ... and writes rules of tags, whose CHECK is called in its name
+	UNION ALL SELECT 'operator', 'function', 'tag_check', 'EXECUTE', NULL
 	-- pusher: the functions of its contract
 	UNION ALL SELECT 'pusher', 'function', v, 'EXECUTE', NULL
 	  FROM unnest('{ecstats_version,delivery_claim,delivery_settle,pusher_beat,source_claim,source_receive}'::text[]) v

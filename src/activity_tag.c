@@ -329,19 +329,22 @@ walk_item(Walk *walk, JsonPathItem *item, int what, int current)
 static int
 walk_path(Walk *walk, JsonPathItem *item, int current)
 {
+	const Walk before = *walk;
 	JsonPathItem at = *item;
 	JsonPathItem next;
 	int what = 0;
 
 	check_stack_depth();
 	walk->last = NULL;
-	for (;;)
+	what = walk_item(walk, &at, what, current);
+	while (jspGetNext(&at, &next))
 	{
-		what = walk_item(walk, &at, what, current);
-		if (!jspGetNext(&at, &next))
-			return what;
 		at = next;
+		what = walk_item(walk, &at, what, current);
 	}
+	/* The path that this one stands in goes on. */
+	*walk = before;
+	return what;
 }
 
 /* is_predicate tells whether an item is either true or false, and nothing is made of that. */
