@@ -242,6 +242,30 @@ walk_operands(Walk *walk, JsonPathItem *item, int current)
 	(void) walk_path(walk, &side, current);
 }
 
+/* is_value tells whether an item is a value by itself, or makes one of whatever stands before it. */
+static bool
+is_value(JsonPathItemType type)
+{
+	switch (type)
+	{
+		case jpiNull:
+		case jpiString:
+		case jpiNumeric:
+		case jpiBool:
+		case jpiLast:
+		case jpiType:
+		case jpiSize:
+		case jpiAbs:
+		case jpiFloor:
+		case jpiCeiling:
+		case jpiDouble:
+		case jpiDatetime:
+			return true;
+		default:
+			return false;
+	}
+}
+
 /*
  * walk_item returns what one item makes of what stands before it in its path (what; of a path's first
  * item, nothing). current is what @ stands for.
@@ -305,20 +329,9 @@ walk_item(Walk *walk, JsonPathItem *item, int what, int current)
 			jspInitByBuffer(&part, item->base, item->content.like_regex.expr);
 			(void) walk_path(walk, &part, current);
 			return IS_VALUE;
-		case jpiNull:
-		case jpiString:
-		case jpiNumeric:
-		case jpiBool:
-		case jpiLast:
-		case jpiType:
-		case jpiSize:
-		case jpiAbs:
-		case jpiFloor:
-		case jpiCeiling:
-		case jpiDouble:
-		case jpiDatetime:
-			return IS_VALUE;
 		default:
+			if (is_value(item->type))
+				return IS_VALUE;
 			/* Of a later PostgreSQL: it may look at anything. */
 			ask_all(walk);
 			return IS_UNKNOWN;
