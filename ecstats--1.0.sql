@@ -7611,7 +7611,9 @@ BEGIN
 	  FROM ecstats.user_events(ecstats_explain_score.user_id, ecstats.pipeline_score_since(as_of), as_of) e
 	  LEFT JOIN ecstats.event_types t ON t.event = e.event COLLATE "C"
 	 CROSS JOIN LATERAL (SELECT coalesce(t.weight, 0) AS weight) w
-	 CROSS JOIN LATERAL (SELECT 0.5::double precision ^ ((as_of - e.day) / half_life) AS decay) d
+	 CROSS JOIN LATERAL (SELECT (as_of - e.day) / half_life AS halves) h
+	 -- what is left of anything after that many is no number that a double has
+	 CROSS JOIN LATERAL (SELECT CASE WHEN h.halves < 900 THEN 0.5::double precision ^ h.halves ELSE 0 END AS decay) d
 	 ORDER BY e.day DESC, 6 DESC, e.event COLLATE "C";
 END
 $$;
