@@ -100,6 +100,29 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.status_days(timestamptz) IS 'Part of ecstats_status: open, changed, incomplete and frozen days.';
 
+-- ecstats.status_activity: are the scores those of the latest closed day?
+CREATE OR REPLACE FUNCTION ecstats.status_activity()
+	RETURNS TABLE (component text, status text, detail text, hint text)
+	LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	last date := (SELECT max(k.day) FROM ecstats.daily_kpi k);
+	state ecstats.activity_state := (SELECT s FROM ecstats.activity_state s);
+BEGIN
+	component := 'activity';
+	detail := CASE WHEN state.as_of IS NULL THEN 'nothing scored yet' ELSE format('%s users scored as of %s', state.users, state.as_of) END
+		|| CASE WHEN state.as_of < last THEN format(', last closed: %s', last) ELSE '' END
+		|| CASE WHEN state.stale_from <= state.as_of THEN format('; users of %s and later changed since', state.stale_from) ELSE '' END;
+	IF last > coalesce(state.as_of, '-infinity') OR state.stale_from IS NOT NULL THEN
+		status := 'warn';
+		hint := format('SELECT ecstats_score(%L); the next ecstats_daily does it too', greatest(last, state.as_of));
+	ELSE
+		status := 'ok';
+	END IF;
+	RETURN NEXT;
+END
+$$;
+COMMENT ON FUNCTION ecstats.status_activity() IS 'Part of ecstats_status: whether the scores are those of the latest closed day.';
+
 -- ecstats.status_deliveries: the queue, the channels, the pushers.
 CREATE OR REPLACE FUNCTION ecstats.status_deliveries(at timestamptz)
 	RETURNS TABLE (component text, status text, detail text, hint text)
@@ -187,6 +210,7 @@ BEGIN
 	RETURN QUERY SELECT * FROM ecstats.status_intake(at);
 	RETURN QUERY SELECT * FROM ecstats.source_status(at);
 	RETURN QUERY SELECT * FROM ecstats.status_days(at);
+	RETURN QUERY SELECT * FROM ecstats.status_activity();
 	RETURN QUERY SELECT * FROM ecstats.report_status();
 	RETURN QUERY SELECT * FROM ecstats.status_deliveries(at);
 	RETURN QUERY SELECT * FROM ecstats.job_status(at);

@@ -110,6 +110,20 @@ SELECT ecstats_render('["{{n | money}}"]', '{"n": 1234.5}'), ecstats_render('["{
 INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('x', 1, '2026-03-02', 'p', 1, 9e131071);
 INSERT INTO ecstats.order_lines (order_id, line_no, order_time, product_id, quantity, amount) VALUES ('x', 1, '2026-03-02', 'p', 1, 1e-31);
 
+-- whether users are scored as of the latest closed day: as a close leaves it; behind it; changed since; never, before
+-- there is a day and after
+SELECT status, detail, hint FROM ecstats_status() WHERE component = 'activity';
+BEGIN;
+UPDATE ecstats.activity_state SET as_of = '2026-03-04', users = 7;
+SELECT status, detail, hint FROM ecstats_status() WHERE component = 'activity';
+UPDATE ecstats.activity_state SET as_of = '2026-03-06', stale_from = '2026-03-02';
+SELECT status, detail, hint FROM ecstats_status() WHERE component = 'activity';
+UPDATE ecstats.activity_state SET as_of = NULL, stale_from = NULL, users = NULL;
+SELECT status, detail, hint FROM ecstats_status() WHERE component = 'activity';
+DELETE FROM ecstats.daily_kpi;
+SELECT status, detail, hint FROM ecstats_status() WHERE component = 'activity';
+ROLLBACK;
+
 -- who is told of failures: nobody, somebody who is not there, one who is disabled, one who listens
 UPDATE ecstats.config SET operators_channel = NULL;
 SELECT status, detail FROM ecstats_status() WHERE component = 'operators';
