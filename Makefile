@@ -224,7 +224,7 @@ demo-stop:
 	@bash demo/stop.sh
 
 bench: setup
-	@bash bench/intake.sh && bash bench/maintain.sh && bash bench/rollup.sh
+	@bash bench/intake.sh && bash bench/maintain.sh && bash bench/rollup.sh && bash bench/activity.sh
 
 fuzz: setup
 	@bash test/fuzz/run.sh long

@@ -110,3 +110,49 @@ judged = "" if goal == "none" else "goal %s  %s" % (goal, "met" if met else "MIS
 print("%-64s %6.2f  (%.2f - %.2f)  %s   [%.4g : %.4g]" % (text, middle, min(ratios), max(ratios), judged, statistics.median(a for a, b in rows), statistics.median(b for a, b in rows)))
 sys.exit(not met)' "$@"
 }
+
+# ask STATEMENT prints its rows.
+ask()
+{
+	PGOPTIONS="-c client_min_messages=warning ${settings:-}" psql -XqAt -v ON_ERROR_STOP=1 -c "$1"
+}
+
+# other: back to the day's database; the current one goes.
+other()
+{
+	local gone=$PGDATABASE
+	export PGDATABASE=bench
+	quiet "DROP DATABASE $gone"
+}
+
+# settled TABLE…: vacuumed, analyzed and in memory.
+settled()
+{
+	local table
+	for table in "$@"; do
+		quiet "VACUUM (ANALYZE) $table" "SELECT pg_prewarm('$table')" || return 1
+	done
+	quiet CHECKPOINT
+}
+
+# exponent OF GOAL reads lines "PAIR SIZE MILLISECONDS": the exponent of time over size, a straight line through the
+# logarithms of the medians; pair 0 is the warm-up.
+exponent()
+{
+	/usr/bin/python3 -c '
+import math, statistics, sys
+of, goal = sys.argv[1:]
+times = {}
+for line in sys.stdin:
+    pair, size, took = map(float, line.split())
+    if pair > 0:
+        times.setdefault(size, []).append(took)
+points = [(math.log(size), math.log(statistics.median(took))) for size, took in times.items()]
+x = statistics.mean(p[0] for p in points)
+y = statistics.mean(p[1] for p in points)
+slope = sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, b in points)
+met = slope <= float(goal.split()[1])
+print("%-64s %6.2f  goal %s  %s   [%s]" % ("exponent of %s %s" % (" to ".join("%g" % s for s in (min(times), max(times))), of), slope, goal,
+      "met" if met else "MISSED", ", ".join("%g: %.0f ms" % (s, statistics.median(t)) for s, t in times.items())))
+sys.exit(not met)' "$@" || missed=$((missed + 1))
+}
