@@ -1,6 +1,7 @@
 -- bench/activity.sql
 -- Users to score: a week of events of which most users have some, a few many; orders; the table that a user of
 -- plain SQL would have; and how to forget what was scored.
+SET client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS bench;
 
 CREATE OR REPLACE FUNCTION bench.names() RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
