@@ -228,6 +228,15 @@ show_message()
 	END
 }
 
+show_users()
+{
+	show "SELECT tag, user_count AS users, entered, left_count AS left FROM ecstats.tag_daily WHERE day = :'day' ORDER BY tag" -v day="$1"
+	note "to call back first: among the most active of late, silent for three days or more, by what they paid"
+	show "SELECT p.user_id, p.days_silent, p.order_count AS orders, p.paid_amount AS paid, p.segment, p.favourite_channel AS channel
+		FROM ecstats_tag_audience('high_active_silent') a(user_id) JOIN ecstats.user_profile p USING (user_id)
+		ORDER BY p.paid_amount DESC, p.user_id LIMIT 5"
+}
+
 arrived_at()
 {
 	sed -n "s/^{\"at\": \"\([^\"]*\)\", \"provider\": \"$1\".*/\1/p" "$dir/received.jsonl" | head -n 1
@@ -267,6 +276,7 @@ The cluster, the pusher and the receiver go on. To look around:
     SELECT day, gmv, order_count, uv, revision FROM ecstats.daily_kpi ORDER BY day DESC;
     SELECT body->'markdown'->>'content' FROM ecstats_preview('daily') WHERE kind = 'wecom';
     SELECT ecstats_push('operations-wecom', '{"text": "你好"}');   -- arrives in .demo/messages
+    SELECT * FROM ecstats.user_profile ORDER BY score DESC LIMIT 10;
     SELECT id, channel, status, sent_at FROM ecstats.deliveries;
 
 Logs are in .demo: server.log, pusher.log, receiver.log. To stop it all: make demo-stop
@@ -326,6 +336,9 @@ sql "UPDATE ecstats.jobs SET schedule = ecstats.pipeline_daily_schedule((SELECT 
 
 step "the figures of yesterday, $yesterday"
 show_figures "$yesterday"
+
+step "the users of $yesterday: scored, tagged"
+show_users "$yesterday"
 
 step "the message as WeCom got it"
 show_message
