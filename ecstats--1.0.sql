@@ -7435,8 +7435,8 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.pipeline_score_old(date, date, date) IS 'Brings last and first days of users, and cohorts, to stored days that are too old to count in a score.';
 
--- ecstats.pipeline_score_users: a row a user as of a day, where something in it differs: of everybody with an event or an
--- order since a day, and of everybody who has a row. Result: how many users there are.
+-- ecstats.pipeline_score_users: a row a user as of a day, where something in it differs: of everybody with an event since a
+-- day, of every buyer, whenever that was, and of everybody who has a row. Result: how many users there are.
 CREATE FUNCTION ecstats.pipeline_score_users(the_day date, since date) RETURNS bigint
 	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
 	SET enable_nestloop = off SET enable_mergejoin = off SET jit = off SET work_mem = '128MB' AS $$
@@ -7468,7 +7468,7 @@ BEGIN
 			  FROM ecstats.activity_scan(the_day, since) s
 			  FULL JOIN ecstats.user_activity a ON a.user_id = s.user_id COLLATE "C"
 			  FULL JOIN ecstats.rollup_buyers_at(the_day) b ON b.user_id = coalesce(s.user_id, a.user_id) COLLATE "C"
-			 WHERE a.user_id IS NOT NULL OR s.in_range OR b.last_order_day >= since) n
+			 WHERE a.user_id IS NOT NULL OR s.in_range OR b.last_order_day IS NOT NULL) n
 	 WHERE n.had IS NULL OR n.score <> n.had_score OR n.previous_score <> n.had_previous_score OR n.level <> n.had_level
 		OR n.previous_level <> n.had_previous_level OR n.active_days <> n.had_active_days
 		OR n.order_count <> n.had_order_count OR n.paid_amount <> n.had_paid_amount
