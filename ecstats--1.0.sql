@@ -4487,15 +4487,16 @@ CREATE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT frequency big
 						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM m, n) $$;
 COMMENT ON FUNCTION ecstats.activity_quintiles() IS 'Values of last_order_day, order_count and paid_amount at which quintiles 2 to 5 of buyers begin; equal values are never parted.';
 
--- ecstats.activity_put_state: what the scores are of, from now on. Written only where it differs.
+-- ecstats.activity_put_state: what the scores are of, from now on. Stored days after that one are still to be looked at,
+-- as after failures, where an earlier day than the last one is scored first. Written only where it differs.
 CREATE FUNCTION ecstats.activity_put_state(the_day date, at timestamptz, users bigint) RETURNS void
 	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
 	UPDATE ecstats.activity_state s
-	   SET as_of = the_day, stale_from = NULL, scored_at = at, users = activity_put_state.users,
+	   SET as_of = the_day, stale_from = n.day, scored_at = at, users = activity_put_state.users,
 		   recency = q.recency, frequency = q.frequency, monetary = q.monetary
-	  FROM ecstats.activity_quintiles() q
+	  FROM ecstats.activity_quintiles() q, (SELECT min(k.day) AS day FROM ecstats.daily_kpi k WHERE k.day > the_day) n
 	 WHERE (s.as_of, s.stale_from, s.users, s.recency, s.frequency, s.monetary)
-		   IS DISTINCT FROM (the_day, NULL, activity_put_state.users, q.recency, q.frequency, q.monetary) $$;
+		   IS DISTINCT FROM (the_day, n.day, activity_put_state.users, q.recency, q.frequency, q.monetary) $$;
 COMMENT ON FUNCTION ecstats.activity_put_state(date, timestamptz, bigint) IS 'Notes which day the scores are of, how many users there are, and where their quintiles begin.';
 
 -- ecstats.activity_put_cohorts: brings the cohorts that come back on days of a range to the stored days; a cohort that is
