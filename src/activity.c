@@ -197,7 +197,7 @@ take_id(void *arg, uint32 id, int stream, RollupBlockReader *reader)
 	}
 	if (stream == scan->ndays)
 	{
-		scan->first[id] = (DateADT) reader->number + ROLLUP_FIRST_DAY;
+		scan->first[id] = ecstats_rollup_first_day(reader);
 		return;
 	}
 	ncounts = ecstats_rollup_reader_counts(reader);

@@ -114,7 +114,7 @@ take_id(void *arg, uint32 id, int stream, RollupBlockReader *reader)
 	if (stream < scan->ndays)
 		scan->active[(Size) id * scan->ndays + stream] = true;
 	else
-		scan->first[id] = (DateADT) reader->number + ROLLUP_FIRST_DAY;
+		scan->first[id] = ecstats_rollup_first_day(reader);
 }
 
 /*

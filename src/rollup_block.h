@@ -23,7 +23,8 @@ typedef enum RollupPayload
 } RollupPayload;
 
 /* A first day is stored as its distance from the first one there is, 1999-12-30. */
-#define ROLLUP_FIRST_DAY (-2)
+#define ROLLUP_FIRST_DAY  (-2)
+#define ROLLUP_FIRST_DAYS 100000 /* there are fewer days than that */
 
 /* A block that is being written. */
 typedef struct RollupBlockWriter

@@ -197,6 +197,18 @@ ecstats_rollup_days_end(RollupDays *days)
 }
 
 /*
+ * ecstats_rollup_first_day returns the day of the user that a reader of ecstats.first_seen_block is at.
+ */
+DateADT
+ecstats_rollup_first_day(const RollupBlockReader *reader)
+{
+	if (reader->number >= ROLLUP_FIRST_DAYS)
+		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
+						errdetail("A first day is out of range.")));
+	return (DateADT) reader->number + ROLLUP_FIRST_DAY;
+}
+
+/*
  * fetch_block moves the scan of a day to the next block, which only its first id is asked of yet.
  */
 static void

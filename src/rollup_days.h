@@ -57,5 +57,6 @@ extern void ecstats_rollup_days_init(RollupDays *days, int max_streams);
 extern int ecstats_rollup_days_add(RollupDays *days, const char *relation, char kind, DateADT day);
 extern void ecstats_rollup_days_read(RollupDays *days);
 extern void ecstats_rollup_days_end(RollupDays *days);
+extern DateADT ecstats_rollup_first_day(const RollupBlockReader *reader);
 
 #endif /* ECSTATS_ROLLUP_DAYS_H */

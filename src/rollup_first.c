@@ -19,8 +19,6 @@
 
 #define FETCH_BLOCKS 200
 
-#define MAX_DAYS 100000
-
 /* An id that has not been written, since its block may stay as it is. */
 typedef struct HeldId
 {
@@ -192,7 +190,7 @@ take_gone_users(FirstMerge *merge, ArrayType *gone, ArrayType *next)
 static uint64
 day_number(DateADT day)
 {
-	if (day < ROLLUP_FIRST_DAY || day >= ROLLUP_FIRST_DAY + MAX_DAYS)
+	if (day < ROLLUP_FIRST_DAY || day >= ROLLUP_FIRST_DAY + ROLLUP_FIRST_DAYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_VALUE_OUT_OF_RANGE), errmsg("no such business day"),
 				 errdetail("It is %d days from 2000-01-01.", day)));
@@ -413,12 +411,12 @@ day_of(FirstMerge *merge, uint64 number)
 {
 	uint32 max_days;
 
-	if (number >= MAX_DAYS)
+	if (number >= ROLLUP_FIRST_DAYS)
 		ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
 						errdetail("A first day is out of range.")));
 	if (number >= merge->max_days)
 	{
-		max_days = Min(MAX_DAYS, ((uint32) number / 1024 + 1) * 1024);
+		max_days = Min(ROLLUP_FIRST_DAYS, ((uint32) number / 1024 + 1) * 1024);
 		merge->days = merge->days == NULL ? palloc(max_days * sizeof(FirstDay))
 										  : repalloc(merge->days, max_days * sizeof(FirstDay));
 		memset(merge->days + merge->max_days, 0, (max_days - merge->max_days) * sizeof(FirstDay));
