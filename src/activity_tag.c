@@ -13,6 +13,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
+#include "utils/json.h"
 #include "utils/numeric.h"
 
 #include "activity_tag.h"
@@ -71,6 +72,7 @@ static const Column columns[] = {{"user_id", COLUMN_TEXT},
 typedef struct Walk
 {
 	TagColumns *asked;
+	bool try_templates;
 	const char *last; /* the name that the path has just asked for; NULL: none */
 	int last_len;
 } Walk;
@@ -80,6 +82,7 @@ PG_FUNCTION_INFO_V1(ecstats_tag_columns);
 PG_FUNCTION_INFO_V1(ecstats_tag_columns_all);
 
 static int walk_path(Walk *walk, JsonPathItem *item, int current);
+static void try_template(JsonPathItem *item);
 
 /* ecstats_tag_column_count returns how many columns a profile has. */
 int
@@ -329,6 +332,10 @@ walk_item(Walk *walk, JsonPathItem *item, int what, int current)
 			jspInitByBuffer(&part, item->base, item->content.like_regex.expr);
 			(void) walk_path(walk, &part, current);
 			return IS_VALUE;
+		case jpiDatetime:
+			if (walk->try_templates && item->content.arg != 0)
+				try_template(item);
+			return IS_VALUE;
 		default:
 			if (is_value(item->type))
 				return IS_VALUE;
@@ -387,11 +394,14 @@ is_predicate(JsonPathItem *item)
 	}
 }
 
-/* ecstats_tag_rule_walk sets the columns that a rule asks for, or raises what is wrong with it. */
-void
-ecstats_tag_rule_walk(JsonPath *rule, TagColumns *asked)
+/*
+ * walk_rule sets the columns that a rule asks for, or raises what is wrong with it; with try_templates
+ * also what is wrong with templates of .datetime().
+ */
+static void
+walk_rule(JsonPath *rule, TagColumns *asked, bool try_templates)
 {
-	Walk walk = {asked};
+	Walk walk = {asked, try_templates};
 	JsonPathItem root;
 
 	memset(asked, 0, sizeof(*asked));
@@ -412,6 +422,13 @@ ecstats_tag_rule_walk(JsonPath *rule, TagColumns *asked)
 			   "Compare, as in $.level == \"high\", or ask whether there is something, as in "
 			   "exists($ ? (@.score > 1)).");
 	}
+}
+
+/* ecstats_tag_rule_walk sets the columns that a rule asks for, or raises what is wrong with it. */
+void
+ecstats_tag_rule_walk(JsonPath *rule, TagColumns *asked)
+{
+	walk_rule(rule, asked, false);
 }
 
 /* ---------------------------------------------------------------- a trial */
@@ -449,6 +466,30 @@ ecstats_tag_rule_holds(Jsonb *profile, JsonPath *rule, Jsonb *no_variables)
 	return !call->isnull && DatumGetBool(result);
 }
 
+/*
+ * try_template raises what PostgreSQL has against the template of a .datetime(): it says so where it
+ * comes to it alone, which may be with one user in a million.
+ */
+static void
+try_template(JsonPathItem *item)
+{
+	JsonbValue day = {jbvString};
+	JsonPathItem template;
+	StringInfoData path;
+	Datum rule;
+
+	jspGetArg(item, &template);
+	initStringInfo(&path);
+	appendStringInfoString(&path, "exists($.datetime(");
+	escape_json(&path, jspGetString(&template, NULL));
+	appendStringInfoString(&path, "))");
+	rule = DirectFunctionCall1(jsonpath_in, CStringGetDatum(path.data));
+	day.val.string.val = "2026-01-01";
+	day.val.string.len = strlen(day.val.string.val);
+	(void) ecstats_tag_rule_holds(JsonbValueToJsonb(&day), DatumGetJsonPathP(rule),
+								  ecstats_tag_empty_object());
+}
+
 /* sample_profile returns a profile that could be somebody's. */
 static Jsonb *
 sample_profile(void)
@@ -484,17 +525,19 @@ sample_profile(void)
 
 /*
  * ecstats_tag_check is SQL's ecstats.tag_check(rule), the CHECK of ecstats.tag_rules. The rule is tried
- * once: some mistakes, as in the template of .datetime(), are errors of PostgreSQL only when they are
- * come to, and one that takes for ever does so here and not at night. Not what a dump brings back.
+ * once: some mistakes are errors of PostgreSQL only when they are come to, and one that takes for ever
+ * does so here and not at night. Templates of .datetime() are tried wherever they stand: one that is
+ * wrong would leave everybody without tags and scores. Not what a dump brings back.
  */
 Datum
 ecstats_tag_check(PG_FUNCTION_ARGS)
 {
 	JsonPath *rule = PG_GETARG_JSONPATH_P(0);
 	TagColumns asked;
+	bool trying = !ecstats_restoring();
 
-	ecstats_tag_rule_walk(rule, &asked);
-	if (!ecstats_restoring())
+	walk_rule(rule, &asked, trying);
+	if (trying)
 		(void) ecstats_tag_rule_holds(sample_profile(), rule, ecstats_tag_empty_object());
 	PG_RETURN_BOOL(true);
 }
