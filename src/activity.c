@@ -9,6 +9,7 @@
 
 #include <math.h>
 
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/float.h"
@@ -384,6 +385,7 @@ put_users(ActivityScan *scan, EcstatsRows *result)
 	Datum values[RESULT_COLUMNS];
 	bool nulls[RESULT_COLUMNS] = {false};
 	text *id = palloc(VARHDRSZ + ROLLUP_MAX_LENGTH);
+	int encoding = GetDatabaseEncoding();
 	uint32 i;
 	int age;
 
@@ -396,6 +398,11 @@ put_users(ActivityScan *scan, EcstatsRows *result)
 
 		if (i % 1024 == 0)
 			CHECK_FOR_INTERRUPTS();
+		/* A block is bytes, and a text is trusted. */
+		if (!pg_verify_mbstr(encoding, user->id, (int) user->length, true))
+			ereport(ERROR,
+					(errcode(ERRCODE_DATA_CORRUPTED), errmsg("a block of the rollup is corrupt"),
+					 errdetail("An id is not valid in this database's encoding.")));
 		SET_VARSIZE(id, VARHDRSZ + user->length);
 		memcpy(VARDATA(id), user->id, user->length);
 		values[RESULT_SCORE] = Float8GetDatum(scan->scores[0][i]);
