@@ -3978,6 +3978,7 @@ CREATE FUNCTION ecstats.rollup_under_way() RETURNS xid[]
 	  FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 	 WHERE l.locktype = 'transactionid' AND l.mode = 'ExclusiveLock' AND l.granted
 	   AND l.pid IS DISTINCT FROM pg_backend_pid()
+	   AND a.backend_type IS DISTINCT FROM 'autovacuum worker'		-- it writes no rows of a day
 	   AND coalesce(a.datname, current_database()) = current_database() $$;
 COMMENT ON FUNCTION ecstats.rollup_under_way() IS 'Numbers of transactions that are under way or prepared, but for this one.';
 
