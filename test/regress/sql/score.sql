@@ -314,3 +314,15 @@ SELECT count(*) FROM ecstats.user_profile;
 RESET ROLE;
 DROP OWNED BY ecstats_score_r, ecstats_score_o, ecstats_score_w, ecstats_score_p;
 DROP ROLE ecstats_score_r, ecstats_score_o, ecstats_score_w, ecstats_score_p, ecstats_score_n;
+
+-- blocks that nobody of ours wrote: a first day that is none, an id that is no text
+BEGIN;
+TRUNCATE ecstats.user_day, ecstats.first_seen_block;
+INSERT INTO ecstats.user_day SELECT max(day), 'a', 1, '\x0163000161020105' FROM ecstats.daily_kpi;
+INSERT INTO ecstats.first_seen_block VALUES ('a', 1, '\x016e0001618280808008');
+SELECT pg_temp.said(format('SELECT count(*) FROM ecstats.score_scan(%L, %1$L, 7, 7, ''{1}'', ''{0.2,0.5}'', ''{NULL,NULL}'')', max(day))) AS scores,
+	   pg_temp.said(format('SELECT count(*) FROM ecstats.activity_cohorts(%L, %1$L)', max(day))) AS cohorts FROM ecstats.daily_kpi;
+UPDATE ecstats.first_seen_block SET packed = '\x016e00016105';
+UPDATE ecstats.user_day SET packed = '\x01630001610201050101ff020105';
+SELECT pg_temp.said(format('SELECT count(*) FROM ecstats.score_scan(%L, %1$L, 7, 7, ''{1}'', ''{0.2,0.5}'', ''{NULL,NULL}'')', max(day))) AS scores FROM ecstats.daily_kpi;
+ROLLBACK;

@@ -48,7 +48,7 @@ SELECT left(rule, 60) AS rule, pg_temp.refused(rule) FROM (VALUES
 	-- no jsonpath
 	(''), ('$.'), ('$.level = "high"'), ('$.level like_regex "("'), ('@.level == 1'), ('$.score > last'), ('level == "high"'),
 	-- errors of PostgreSQL that a rule would come to
-	('$.first_seen.datetime("??") == "x"'),
+	('$.first_seen.datetime("??") == "x"'), ('$.score > 100 && $.first_seen.datetime("bogus Q") == "x"'),
 	-- too long, too deep
 	('$.score == 1' || repeat(' || $.score == 1', 200)), (repeat('(', 300) || '$.score == 1' || repeat(')', 300)), ('!(' || repeat('!(', 120) || '$.score == 1' || repeat(')', 121)),
 	('$.score' || repeat(' + 1', 100) || ' > 1'), (repeat('-', 10) || '$.score > 1'), ('exists($' || repeat(' ? (exists(@', 30) || repeat('))', 30) || ')')) v(rule);
