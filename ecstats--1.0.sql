@@ -109,7 +109,7 @@ CREATE TABLE ecstats.config (
 	CONSTRAINT config_currency_is_iso_4217 CHECK (currency ~ '^[A-Z]{3}$'),
 	CONSTRAINT config_close_grace_0_to_7_days CHECK (close_grace BETWEEN interval '0' AND interval '7 days'),
 	CONSTRAINT config_score_window_1_to_366_days CHECK (score_window_days BETWEEN 1 AND 366),
-	CONSTRAINT config_score_half_life_above_0 CHECK (score_half_life_days > 0 AND score_half_life_days <= 36600),
+	CONSTRAINT config_score_half_life_0_001_to_36600_days CHECK (score_half_life_days BETWEEN 0.001 AND 36600),
 	CONSTRAINT config_retention_at_least_1_day CHECK (event_retention >= interval '1 day'
 		AND order_retention >= interval '1 day' AND log_retention >= interval '1 day'),
 	CONSTRAINT config_abnormal_statuses_without_null CHECK (array_position(abnormal_statuses, NULL) IS NULL),
@@ -788,7 +788,8 @@ CREATE TABLE ecstats.event_types (
 	is_page_view	boolean NOT NULL DEFAULT false,
 	funnel_step		integer UNIQUE CHECK (funnel_step BETWEEN 1 AND 100),
 	description		text,
-	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9)
+	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9),
+	CONSTRAINT event_types_weight_0_or_from_1e_18 CHECK (weight = 0 OR abs(weight) >= 1e-18)
 );
 COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds from a day''s next computation';
 COMMENT ON COLUMN ecstats.event_types.event IS 'Event name';
@@ -3790,29 +3791,6 @@ END
 $$;
 COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
 	'Restates new_user_count of stored days whose events are there, but for those that were computed.';
-
--- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
--- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.
-CREATE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-DECLARE
-	at timestamptz := clock_timestamp();
-	days date[];
-	new_users bigint[];
-BEGIN
-	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
-	PERFORM ecstats.rollup_lock();
-	DELETE FROM ecstats.first_seen_block;
-	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
-	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
-	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
-	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
-	PERFORM ecstats.rollup_periods('{}', at);
-	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
-END
-$$;
-COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
-	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';
 
 -- ecstats.user_events: what one user did on stored days.
 -- Arguments: user_id; from_day, to_day (both inclusive; by default all days). Result: as the view user_daily has it,
@@ -7515,6 +7493,7 @@ DECLARE
 	state ecstats.activity_state;
 	since date;
 BEGIN
+	INSERT INTO ecstats.activity_state DEFAULT VALUES ON CONFLICT DO NOTHING;	-- somebody has deleted it
 	SELECT * INTO STRICT state FROM ecstats.activity_state;
 	IF changed = '{}' AND state.stale_from IS NULL AND state.as_of >= the_day THEN
 		RETURN;
@@ -7552,6 +7531,7 @@ BEGIN
 	PERFORM ecstats.day_must_have_ended(as_of, clock_timestamp());
 	PERFORM ecstats.must_be_read_committed('ecstats_score scores users');
 	PERFORM ecstats.rollup_lock();
+	INSERT INTO ecstats.activity_state DEFAULT VALUES ON CONFLICT DO NOTHING;	-- somebody has deleted it
 	SELECT * INTO STRICT state FROM ecstats.activity_state;
 	IF as_of < state.as_of THEN
 		RAISE EXCEPTION 'users are scored as of a later day already'
@@ -7770,6 +7750,29 @@ $$;
 COMMENT ON PROCEDURE @extschema@.ecstats_rebuild(date, date) IS
 	'Computes each ended day of a range (stored, or with data) anew from raw rows, a transaction and a NOTICE a day, progress in application_name; figures that are as they were keep their revision. 22023 no range of ended days, 55000 raw rows of a day are gone: nothing is changed then.';
 
+-- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
+-- does, and restates the days whose number of new users comes out otherwise; the next scoring looks at all users. For an operator, where verify shows it wrong.
+CREATE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	days date[];
+	new_users bigint[];
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
+	PERFORM ecstats.rollup_lock();
+	DELETE FROM ecstats.first_seen_block;
+	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
+	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
+	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
+	PERFORM ecstats.rollup_periods('{}', at);
+	PERFORM ecstats.activity_stale(min(k.day)) FROM ecstats.daily_kpi k HAVING min(k.day) IS NOT NULL;
+	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
+	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';
 -- sql/51_verify_day.sql
 -- The proof, a day at a time: what is stored against what the raw rows say. Reads only. Everything here is STABLE: it
 -- sees the one snapshot of the query that asks, whatever is written meanwhile.
@@ -8508,10 +8511,27 @@ SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_sched
 	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
   FROM ecstats.config c;
 SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
--- Mondays at nine, of the latest day that was scored; nothing while no channel is named or nobody was scored.
-SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1',
-	'SELECT @extschema@.ecstats_report(r.name, s.as_of) FROM ecstats.reports r, ecstats.activity_state s '
-	'WHERE r.name IN (''recall'', ''recall_en'') AND r.enabled AND r.channels <> ''{}'' AND s.as_of IS NOT NULL');
+-- ecstats.pipeline_recall: the shipped recall reports of the latest day that was scored; nothing while no channel is named or
+-- nobody was scored. One that fails is told and does not stop the other. Result: deliveries that were queued.
+CREATE FUNCTION ecstats.pipeline_recall() RETURNS SETOF bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT d.name, s.as_of FROM ecstats.reports d CROSS JOIN ecstats.activity_state s
+			  WHERE d.name IN ('recall', 'recall_en') AND d.enabled AND d.channels <> '{}' AND s.as_of IS NOT NULL ORDER BY d.name LOOP
+		BEGIN
+			RETURN QUERY SELECT @extschema@.ecstats_report(r.name, r.as_of);
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM ecstats.pipeline_report_failed(r.name, r.as_of, NULL, SQLSTATE, SQLERRM);
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_recall() IS
+	'Queues the recall reports of the latest day that was scored, if they have channels, and returns the deliveries; failures are recorded and told, never raised.';
+-- Mondays at nine.
+SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1', 'SELECT ecstats.pipeline_recall()');
 
 -- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused once days are
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default

@@ -73,7 +73,7 @@ CREATE TABLE ecstats.config (
 	CONSTRAINT config_currency_is_iso_4217 CHECK (currency ~ '^[A-Z]{3}$'),
 	CONSTRAINT config_close_grace_0_to_7_days CHECK (close_grace BETWEEN interval '0' AND interval '7 days'),
 	CONSTRAINT config_score_window_1_to_366_days CHECK (score_window_days BETWEEN 1 AND 366),
-	CONSTRAINT config_score_half_life_above_0 CHECK (score_half_life_days > 0 AND score_half_life_days <= 36600),
+	CONSTRAINT config_score_half_life_0_001_to_36600_days CHECK (score_half_life_days BETWEEN 0.001 AND 36600),
 	CONSTRAINT config_retention_at_least_1_day CHECK (event_retention >= interval '1 day'
 		AND order_retention >= interval '1 day' AND log_retention >= interval '1 day'),
 	CONSTRAINT config_abnormal_statuses_without_null CHECK (array_position(abnormal_statuses, NULL) IS NULL),

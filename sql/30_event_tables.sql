@@ -40,7 +40,8 @@ CREATE TABLE ecstats.event_types (
 	is_page_view	boolean NOT NULL DEFAULT false,
 	funnel_step		integer UNIQUE CHECK (funnel_step BETWEEN 1 AND 100),
 	description		text,
-	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9)
+	CONSTRAINT event_types_weight_is_finite CHECK (weight BETWEEN -1e9 AND 1e9),
+	CONSTRAINT event_types_weight_0_or_from_1e_18 CHECK (weight = 0 OR abs(weight) >= 1e-18)
 );
 COMMENT ON TABLE ecstats.event_types IS 'What event names mean; a change holds from a day''s next computation';
 COMMENT ON COLUMN ecstats.event_types.event IS 'Event name';

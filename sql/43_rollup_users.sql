@@ -97,29 +97,6 @@ $$;
 COMMENT ON FUNCTION ecstats.rollup_put_new_users(date[], bigint[], date[], timestamptz) IS
 	'Restates new_user_count of stored days whose events are there, but for those that were computed.';
 
--- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
--- does, and restates the days whose number of new users comes out otherwise. For an operator, where verify shows it wrong.
-CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
-	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
-DECLARE
-	at timestamptz := clock_timestamp();
-	days date[];
-	new_users bigint[];
-BEGIN
-	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
-	PERFORM ecstats.rollup_lock();
-	DELETE FROM ecstats.first_seen_block;
-	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
-	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
-	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
-	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
-	PERFORM ecstats.rollup_periods('{}', at);
-	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
-END
-$$;
-COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
-	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';
-
 -- ecstats.user_events: what one user did on stored days.
 -- Arguments: user_id; from_day, to_day (both inclusive; by default all days). Result: as the view user_daily has it,
 -- found by the key of the blocks. Touches nothing.

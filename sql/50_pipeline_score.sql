@@ -116,6 +116,7 @@ DECLARE
 	state ecstats.activity_state;
 	since date;
 BEGIN
+	INSERT INTO ecstats.activity_state DEFAULT VALUES ON CONFLICT DO NOTHING;	-- somebody has deleted it
 	SELECT * INTO STRICT state FROM ecstats.activity_state;
 	IF changed = '{}' AND state.stale_from IS NULL AND state.as_of >= the_day THEN
 		RETURN;
@@ -153,6 +154,7 @@ BEGIN
 	PERFORM ecstats.day_must_have_ended(as_of, clock_timestamp());
 	PERFORM ecstats.must_be_read_committed('ecstats_score scores users');
 	PERFORM ecstats.rollup_lock();
+	INSERT INTO ecstats.activity_state DEFAULT VALUES ON CONFLICT DO NOTHING;	-- somebody has deleted it
 	SELECT * INTO STRICT state FROM ecstats.activity_state;
 	IF as_of < state.as_of THEN
 		RAISE EXCEPTION 'users are scored as of a later day already'

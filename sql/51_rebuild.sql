@@ -146,3 +146,26 @@ $$;
 COMMENT ON PROCEDURE @extschema@.ecstats_rebuild(date, date) IS
 	'Computes each ended day of a range (stored, or with data) anew from raw rows, a transaction and a NOTICE a day, progress in application_name; figures that are as they were keep their revision. 22023 no range of ended days, 55000 raw rows of a day are gone: nothing is changed then.';
 
+-- ecstats.rollup_first_seen_anew: makes first_seen anew from the users of all stored days, which outlive raw rows as it
+-- does, and restates the days whose number of new users comes out otherwise; the next scoring looks at all users. For an operator, where verify shows it wrong.
+CREATE OR REPLACE FUNCTION ecstats.rollup_first_seen_anew() RETURNS bigint
+	LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+DECLARE
+	at timestamptz := clock_timestamp();
+	days date[];
+	new_users bigint[];
+BEGIN
+	PERFORM ecstats.must_be_read_committed('ecstats.rollup_first_seen_anew computes days');
+	PERFORM ecstats.rollup_lock();
+	DELETE FROM ecstats.first_seen_block;
+	-- Each day in its order: a user is new on the first one that has him, and no other day changes.
+	SELECT array_agg(k.day), array_agg(f.users) INTO days, new_users
+	  FROM (SELECT d.day FROM ecstats.daily_kpi d ORDER BY d.day OFFSET 0) k CROSS JOIN LATERAL ecstats.rollup_first_seen(k.day, '{}') f;
+	PERFORM ecstats.rollup_put_new_users(days, new_users, '{}', at);
+	PERFORM ecstats.rollup_periods('{}', at);
+	PERFORM ecstats.activity_stale(min(k.day)) FROM ecstats.daily_kpi k HAVING min(k.day) IS NOT NULL;
+	RETURN (SELECT coalesce(sum(b.users), 0) FROM ecstats.first_seen_block b);
+END
+$$;
+COMMENT ON FUNCTION ecstats.rollup_first_seen_anew() IS
+	'Makes first_seen anew from the users of all stored days, restates what comes out otherwise, and returns how many users there are. 25000 unless READ COMMITTED.';

@@ -20,10 +20,27 @@ SELECT ecstats.job_put('daily', current_user::text, ecstats.pipeline_daily_sched
 	'SELECT @extschema@.ecstats_daily(@extschema@.ecstats_day(current_setting(''ecstats.due_at'')::timestamptz) - 1)')
   FROM ecstats.config c;
 SELECT ecstats.job_put('maintain', current_user::text, '17 * * * *', 'CALL @extschema@.ecstats_maintain()');
--- Mondays at nine, of the latest day that was scored; nothing while no channel is named or nobody was scored.
-SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1',
-	'SELECT @extschema@.ecstats_report(r.name, s.as_of) FROM ecstats.reports r, ecstats.activity_state s '
-	'WHERE r.name IN (''recall'', ''recall_en'') AND r.enabled AND r.channels <> ''{}'' AND s.as_of IS NOT NULL');
+-- ecstats.pipeline_recall: the shipped recall reports of the latest day that was scored; nothing while no channel is named or
+-- nobody was scored. One that fails is told and does not stop the other. Result: deliveries that were queued.
+CREATE OR REPLACE FUNCTION ecstats.pipeline_recall() RETURNS SETOF bigint
+	LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+	r record;
+BEGIN
+	FOR r IN SELECT d.name, s.as_of FROM ecstats.reports d CROSS JOIN ecstats.activity_state s
+			  WHERE d.name IN ('recall', 'recall_en') AND d.enabled AND d.channels <> '{}' AND s.as_of IS NOT NULL ORDER BY d.name LOOP
+		BEGIN
+			RETURN QUERY SELECT @extschema@.ecstats_report(r.name, r.as_of);
+		EXCEPTION WHEN OTHERS THEN
+			PERFORM ecstats.pipeline_report_failed(r.name, r.as_of, NULL, SQLSTATE, SQLERRM);
+		END;
+	END LOOP;
+END
+$$;
+COMMENT ON FUNCTION ecstats.pipeline_recall() IS
+	'Queues the recall reports of the latest day that was scored, if they have channels, and returns the deliveries; failures are recorded and told, never raised.';
+-- Mondays at nine.
+SELECT ecstats.job_put('recall', current_user::text, '0 9 * * 1', 'SELECT ecstats.pipeline_recall()');
 
 -- ecstats.pipeline_clock_guard: another time zone or day start would mis-date what is stored. Refused once days are
 -- closed. Before that, partitions that were cut by the old clock are dissolved: their rows go to the default

@@ -116,7 +116,7 @@ SELECT pg_temp.said('UPDATE ecstats.activity_levels SET ' || v) FROM unnest('{to
 -- ... not even by whoever takes the rules away: scoring looks itself
 BEGIN;
 ALTER TABLE ecstats.event_types DROP CONSTRAINT event_types_weight_is_finite;
-ALTER TABLE ecstats.config DROP CONSTRAINT config_score_half_life_above_0, DROP CONSTRAINT config_score_window_1_to_366_days;
+ALTER TABLE ecstats.config DROP CONSTRAINT config_score_half_life_0_001_to_36600_days, DROP CONSTRAINT config_score_window_1_to_366_days;
 UPDATE ecstats.event_types SET weight = 'NaN' WHERE event = 'login';
 SELECT pg_temp.said($$SELECT ecstats_score('2026-03-08')$$);
 UPDATE ecstats.event_types SET weight = 'infinity' WHERE event = 'login';
