@@ -3813,29 +3813,31 @@ COMMENT ON FUNCTION ecstats.user_events(text, date, date) IS
 -- whatever was restated, and it stays when retention has dropped the order lines.
 
 -- ecstats.rollup_buyers_of: some users' rows of ecstats.buyers, made from their days up to one. Each user is found by the
--- key, whatever statistics say of days that are new; those without a day have no row.
+-- key, whatever statistics say of days that are new (day + 0: the index on day would be no help); those without a day have
+-- no row.
 CREATE FUNCTION ecstats.rollup_buyers_of(users text[], last_day date) RETURNS SETOF ecstats.buyers
-	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
+	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off
+	SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 	SELECT u.user_id, t.order_count, t.gmv, t.paid_amount, t.first_order_day, t.last_order_day,
 		   CASE WHEN t.channel = t.other_channel THEN t.channel
-				ELSE (SELECT d.channel FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day
+				ELSE (SELECT d.channel FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day + 0 <= last_day
 					   GROUP BY d.channel ORDER BY sum(d.order_count) DESC, sum(d.gmv) DESC, d.channel LIMIT 1) END,
 		   CASE WHEN t.region = t.other_region THEN t.region
-				ELSE (SELECT d.region FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day
+				ELSE (SELECT d.region FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day + 0 <= last_day
 					   GROUP BY d.region ORDER BY sum(d.order_count) DESC, sum(d.gmv) DESC, d.region LIMIT 1) END
 	  FROM (SELECT DISTINCT x COLLATE "C" AS user_id FROM unnest(users) x ORDER BY 1) u
 	 CROSS JOIN LATERAL (
 		SELECT sum(d.order_count)::bigint AS order_count, sum(d.gmv) AS gmv, sum(d.paid_amount) AS paid_amount,
 			   min(d.day) FILTER (WHERE d.order_count > 0) AS first_order_day, max(d.day) FILTER (WHERE d.order_count > 0) AS last_order_day,
 			   min(d.channel) AS channel, max(d.channel) AS other_channel, min(d.region) AS region, max(d.region) AS other_region
-		  FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day <= last_day HAVING count(*) > 0) t $$;
+		  FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day + 0 <= last_day HAVING count(*) > 0) t $$;
 COMMENT ON FUNCTION ecstats.rollup_buyers_of(text[], date) IS
 	'Rows of ecstats.buyers of some users over the days of ecstats.buyer_daily up to last_day; none for a user without such a day.';
 
 -- ecstats.rollup_buyers: brings ecstats.buyers to the days of some users; returns how many rows that changed. A row that
 -- comes out as it was is not touched. Under ecstats.rollup_lock.
 CREATE FUNCTION ecstats.rollup_buyers(users text[]) RETURNS bigint
-	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off AS $$
+	LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off SET enable_mergejoin = off SET enable_seqscan = off AS $$
 	WITH changed AS MATERIALIZED (
 		SELECT b.user_id AS stored_user, n.*
 		  FROM (SELECT s.* FROM ecstats.buyers s WHERE s.user_id = ANY (users COLLATE "C")) b
@@ -3844,11 +3846,11 @@ CREATE FUNCTION ecstats.rollup_buyers(users text[]) RETURNS bigint
 			   IS DISTINCT FROM
 			   (n.user_id, n.order_count, n.gmv, n.paid_amount, n.first_order_day, n.last_order_day, n.favourite_channel, n.favourite_region)
 	), gone AS (
-		DELETE FROM ecstats.buyers b WHERE b.user_id IN (SELECT c.stored_user FROM changed c WHERE c.user_id IS NULL)
+		DELETE FROM ecstats.buyers b WHERE b.user_id = ANY (array(SELECT c.stored_user FROM changed c WHERE c.user_id IS NULL))
 	), written AS (
 		INSERT INTO ecstats.buyers (user_id, order_count, gmv, paid_amount, first_order_day, last_order_day, favourite_channel, favourite_region)
 		SELECT c.user_id, c.order_count, c.gmv, c.paid_amount, c.first_order_day, c.last_order_day, c.favourite_channel, c.favourite_region
-		  FROM changed c WHERE c.user_id IS NOT NULL
+		  FROM changed c WHERE c.user_id IS NOT NULL ORDER BY c.user_id
 		ON CONFLICT (user_id) DO UPDATE
 		   SET order_count = excluded.order_count, gmv = excluded.gmv, paid_amount = excluded.paid_amount,
 			   first_order_day = excluded.first_order_day, last_order_day = excluded.last_order_day,
