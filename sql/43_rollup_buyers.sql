@@ -7,7 +7,7 @@
 -- no row.
 CREATE OR REPLACE FUNCTION ecstats.rollup_buyers_of(users text[], last_day date) RETURNS SETOF ecstats.buyers
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off
-	SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+	SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 	SELECT u.user_id, t.order_count, t.gmv, t.paid_amount, t.first_order_day, t.last_order_day,
 		   CASE WHEN t.channel = t.other_channel THEN t.channel
 				ELSE (SELECT d.channel FROM ecstats.buyer_daily d WHERE d.user_id = u.user_id AND d.day + 0 <= last_day

@@ -94,6 +94,8 @@ stored()
 		sql "SELECT * FROM ecstats.daily_funnel ORDER BY day, step" &&
 		sql "SELECT * FROM ecstats.user_daily ORDER BY day, user_id, event" &&
 		sql "SELECT * FROM ecstats.first_seen ORDER BY user_id" &&
+		sql "SELECT * FROM ecstats.buyer_daily ORDER BY user_id, day, region, channel" &&
+		sql "SELECT * FROM ecstats.buyers ORDER BY user_id" &&
 		sql "SELECT day, revision, column_name, old, new FROM ecstats.restatements ORDER BY 1, 2, 3" &&
 		sql "SELECT report, day, revision, channel FROM ecstats.deliveries ORDER BY id"
 }

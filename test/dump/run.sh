@@ -102,6 +102,8 @@ the_day_after()
 		SELECT * FROM ecstats.daily_sales ORDER BY day, product_id, region, channel;
 		SELECT * FROM ecstats.daily_events ORDER BY day, event;
 		SELECT * FROM ecstats.user_daily ORDER BY day, user_id, event;
+		SELECT * FROM ecstats.buyer_daily ORDER BY user_id, day, region, channel;
+		SELECT * FROM ecstats.buyers ORDER BY user_id;
 		SELECT day, revision, column_name, old, new FROM ecstats.restatements ORDER BY 1, 2, 3"
 }
 
