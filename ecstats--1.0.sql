@@ -1392,7 +1392,7 @@ COMMENT ON COLUMN ecstats.activity_state.as_of IS 'Latest business day that was 
 COMMENT ON COLUMN ecstats.activity_state.stale_from IS 'First day whose users changed since; NULL: the scores are up to date';
 COMMENT ON COLUMN ecstats.activity_state.scored_at IS 'When they were written';
 COMMENT ON COLUMN ecstats.activity_state.users IS 'How many users there were';
-COMMENT ON COLUMN ecstats.activity_state.recency IS 'Last order days at which quintiles 2 to 5 of buyers begin';
+COMMENT ON COLUMN ecstats.activity_state.recency IS 'Last order days at which quintiles 2 to 5 of buyers begin, without those that nobody is in';
 COMMENT ON COLUMN ecstats.activity_state.frequency IS 'Numbers of orders at which quintiles 2 to 5 begin';
 COMMENT ON COLUMN ecstats.activity_state.monetary IS 'Paid amounts at which quintiles 2 to 5 begin';
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.activity_state
@@ -1428,15 +1428,9 @@ CREATE VIEW ecstats.user_profile AS
 				   a.first_seen, s.as_of - a.first_seen AS days_known,
 				   a.last_high_day, s.as_of - a.last_high_day AS days_since_high,
 				   a.order_count, a.paid_amount, a.last_order_day, s.as_of - a.last_order_day AS days_since_order,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.last_order_day >= s.recency[1])::integer, 0)
-					+ coalesce((a.last_order_day >= s.recency[2])::integer, 0) + coalesce((a.last_order_day >= s.recency[3])::integer, 0)
-					+ coalesce((a.last_order_day >= s.recency[4])::integer, 0) END AS r,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.order_count >= s.frequency[1])::integer, 0)
-					+ coalesce((a.order_count >= s.frequency[2])::integer, 0) + coalesce((a.order_count >= s.frequency[3])::integer, 0)
-					+ coalesce((a.order_count >= s.frequency[4])::integer, 0) END AS f,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.paid_amount >= s.monetary[1])::integer, 0)
-					+ coalesce((a.paid_amount >= s.monetary[2])::integer, 0) + coalesce((a.paid_amount >= s.monetary[3])::integer, 0)
-					+ coalesce((a.paid_amount >= s.monetary[4])::integer, 0) END AS m,
+				   1 + width_bucket(a.last_order_day, s.recency) AS r,
+				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + width_bucket(a.order_count, s.frequency) END AS f,
+				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + width_bucket(a.paid_amount, s.monetary) END AS m,
 				   a.favourite_channel, a.favourite_region
 			  FROM ecstats.user_activity a CROSS JOIN ecstats.activity_state s) p;
 COMMENT ON VIEW ecstats.user_profile IS 'What is known of a user as of the latest day that was scored; tag rules are predicates over a row of it as JSON';
@@ -4451,7 +4445,7 @@ COMMENT ON FUNCTION ecstats.activity_stale(date) IS 'Notes that users of a day c
 
 -- ecstats.activity_quintiles: values at which quintiles 2 to 5 of a column of ecstats.user_activity begin, among users who
 -- have ordered: a user is in quintile 1 + floor(5 x share of those with a lower value), so that equal values stay
--- together; NULL: nobody is in it.
+-- together. Without those that nobody is in: they are the last ones.
 CREATE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT frequency bigint[], OUT monetary numeric[])
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
 	WITH b AS MATERIALIZED (
@@ -4460,12 +4454,12 @@ CREATE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT frequency big
 	r AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.last_order_day AS v, count(*) AS c FROM b GROUP BY 1) x),
 	f AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.order_count AS v, count(*) AS c FROM b GROUP BY 1) x),
 	m AS (SELECT b.paid_amount AS v, rank() OVER (ORDER BY b.paid_amount) - 1 AS lower FROM b)
-	SELECT (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM r, n),
-		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM f, n),
-		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM m, n) $$;
+	SELECT (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM r, n),
+		   (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM f, n),
+		   (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM m, n) $$;
 COMMENT ON FUNCTION ecstats.activity_quintiles() IS 'Values of last_order_day, order_count and paid_amount at which quintiles 2 to 5 of buyers begin; equal values are never parted.';
 
 -- ecstats.activity_put_state: what the scores are of, from now on. Stored days after that one are still to be looked at,

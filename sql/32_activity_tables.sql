@@ -75,7 +75,7 @@ COMMENT ON COLUMN ecstats.activity_state.as_of IS 'Latest business day that was 
 COMMENT ON COLUMN ecstats.activity_state.stale_from IS 'First day whose users changed since; NULL: the scores are up to date';
 COMMENT ON COLUMN ecstats.activity_state.scored_at IS 'When they were written';
 COMMENT ON COLUMN ecstats.activity_state.users IS 'How many users there were';
-COMMENT ON COLUMN ecstats.activity_state.recency IS 'Last order days at which quintiles 2 to 5 of buyers begin';
+COMMENT ON COLUMN ecstats.activity_state.recency IS 'Last order days at which quintiles 2 to 5 of buyers begin, without those that nobody is in';
 COMMENT ON COLUMN ecstats.activity_state.frequency IS 'Numbers of orders at which quintiles 2 to 5 begin';
 COMMENT ON COLUMN ecstats.activity_state.monetary IS 'Paid amounts at which quintiles 2 to 5 begin';
 CREATE TRIGGER restore_replace BEFORE INSERT ON ecstats.activity_state
@@ -111,15 +111,9 @@ CREATE VIEW ecstats.user_profile AS
 				   a.first_seen, s.as_of - a.first_seen AS days_known,
 				   a.last_high_day, s.as_of - a.last_high_day AS days_since_high,
 				   a.order_count, a.paid_amount, a.last_order_day, s.as_of - a.last_order_day AS days_since_order,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.last_order_day >= s.recency[1])::integer, 0)
-					+ coalesce((a.last_order_day >= s.recency[2])::integer, 0) + coalesce((a.last_order_day >= s.recency[3])::integer, 0)
-					+ coalesce((a.last_order_day >= s.recency[4])::integer, 0) END AS r,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.order_count >= s.frequency[1])::integer, 0)
-					+ coalesce((a.order_count >= s.frequency[2])::integer, 0) + coalesce((a.order_count >= s.frequency[3])::integer, 0)
-					+ coalesce((a.order_count >= s.frequency[4])::integer, 0) END AS f,
-				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + coalesce((a.paid_amount >= s.monetary[1])::integer, 0)
-					+ coalesce((a.paid_amount >= s.monetary[2])::integer, 0) + coalesce((a.paid_amount >= s.monetary[3])::integer, 0)
-					+ coalesce((a.paid_amount >= s.monetary[4])::integer, 0) END AS m,
+				   1 + width_bucket(a.last_order_day, s.recency) AS r,
+				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + width_bucket(a.order_count, s.frequency) END AS f,
+				   CASE WHEN a.last_order_day IS NOT NULL THEN 1 + width_bucket(a.paid_amount, s.monetary) END AS m,
 				   a.favourite_channel, a.favourite_region
 			  FROM ecstats.user_activity a CROSS JOIN ecstats.activity_state s) p;
 COMMENT ON VIEW ecstats.user_profile IS 'What is known of a user as of the latest day that was scored; tag rules are predicates over a row of it as JSON';

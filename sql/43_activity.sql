@@ -31,7 +31,7 @@ COMMENT ON FUNCTION ecstats.activity_stale(date) IS 'Notes that users of a day c
 
 -- ecstats.activity_quintiles: values at which quintiles 2 to 5 of a column of ecstats.user_activity begin, among users who
 -- have ordered: a user is in quintile 1 + floor(5 x share of those with a lower value), so that equal values stay
--- together; NULL: nobody is in it.
+-- together. Without those that nobody is in: they are the last ones.
 CREATE OR REPLACE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT frequency bigint[], OUT monetary numeric[])
 	LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET work_mem = '64MB' AS $$
 	WITH b AS MATERIALIZED (
@@ -40,12 +40,12 @@ CREATE OR REPLACE FUNCTION ecstats.activity_quintiles(OUT recency date[], OUT fr
 	r AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.last_order_day AS v, count(*) AS c FROM b GROUP BY 1) x),
 	f AS (SELECT v, sum(c) OVER (ORDER BY v) - c AS lower FROM (SELECT b.order_count AS v, count(*) AS c FROM b GROUP BY 1) x),
 	m AS (SELECT b.paid_amount AS v, rank() OVER (ORDER BY b.paid_amount) - 1 AS lower FROM b)
-	SELECT (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM r, n),
-		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM f, n),
-		   (SELECT ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
-						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)] FROM m, n) $$;
+	SELECT (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM r, n),
+		   (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM f, n),
+		   (SELECT array_remove(ARRAY[min(v) FILTER (WHERE 5 * lower >= users), min(v) FILTER (WHERE 5 * lower >= 2 * users),
+						 min(v) FILTER (WHERE 5 * lower >= 3 * users), min(v) FILTER (WHERE 5 * lower >= 4 * users)], NULL) FROM m, n) $$;
 COMMENT ON FUNCTION ecstats.activity_quintiles() IS 'Values of last_order_day, order_count and paid_amount at which quintiles 2 to 5 of buyers begin; equal values are never parted.';
 
 -- ecstats.activity_put_state: what the scores are of, from now on. Stored days after that one are still to be looked at,
